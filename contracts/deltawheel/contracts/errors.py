@@ -1,0 +1,58 @@
+"""The error tree: what went wrong is told by the class, what to do about it by the message.
+
+The runtime loop reads the first two as instructions (ARCHITECTURE §7): a handler that raises
+`InvalidRecordError` asks for a dead letter, one that raises `RetryLaterError` for another try.
+Anything else stops the process without committing, because nobody knows what it means.
+"""
+
+from enum import IntEnum
+
+__all__ = [
+    "ConfigError",
+    "CycleError",
+    "DeltawheelError",
+    "ExitCode",
+    "InvalidRecordError",
+    "RetryLaterError",
+]
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status tells a script."""
+
+    DONE = 0
+    FAILURE = 1
+    USAGE = 2
+    REJECTED = 3
+    INCONCLUSIVE = 4
+
+
+class DeltawheelError(Exception):
+    """Root of every error that Deltawheel raises on purpose; its text is fit for an operator."""
+
+    exit_code: ExitCode = ExitCode.FAILURE
+
+
+class InvalidRecordError(DeltawheelError):
+    """The record is wrong and always will be: it becomes a dead letter with this reason."""
+
+
+class RetryLaterError(DeltawheelError):
+    """The world is not ready: the record keeps its offset and is tried again after a pause.
+
+    `retry_after_s` is what the other side asked for (HTTP `Retry-After`), in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ConfigError(DeltawheelError):
+    """The operator must change something; the message says which key and what would be valid."""
+
+    exit_code = ExitCode.USAGE
+
+
+class CycleError(DeltawheelError):
+    """A training cycle cannot go on; the cycle's row says which step and why."""

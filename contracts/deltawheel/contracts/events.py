@@ -1,0 +1,144 @@
+"""The wire format: JSON payloads with CloudEvents attributes in Kafka headers (binary mode).
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from deltawheel.contracts.errors import InvalidRecordError
+from deltawheel.contracts.ids import content_id
+from deltawheel.contracts.judgement import Judgement
+from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
+from deltawheel.contracts.promotion import Promotion
+from deltawheel.contracts.prompt import PromptKey
+from deltawheel.contracts.record import Record
+from deltawheel.contracts.topics import EVENT_TYPES, event_type_of
+from deltawheel.contracts.trace import Trace
+
+__all__ = ["InboundMessage", "OutboundMessage", "decode", "encode", "event_id", "key_of"]
+
+Headers = tuple[tuple[str, bytes], ...]
+
+_RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundMessage:
+    """A record as the broker gave it: nothing decoded, because decoding may fail."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundMessage:
+    """A record ready for the broker."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+def event_id(record: Record) -> str:
+    """Return the CloudEvents id: the same event published twice carries the same one."""
+    match record:
+        case Trace(trace_id=identity) | Judgement(trace_id=identity):
+            rest: tuple[object, ...] = (
+                (record.judge_revision, record.rubric_digest)
+                if isinstance(record, Judgement)
+                else ()
+            )
+        case PreferencePair():
+            identity, rest = record.pair_id, ()
+        case QuarantinedPair():
+            identity, rest = record.pair.pair_id, ()
+        case Promotion():
+            identity, rest = record.promotion_id, ()
+        case _:
+            identity = record.prompt_id  # type: ignore[attr-defined]
+            rest = (
+                getattr(record, "round", 0),
+                getattr(record, "slot", None),
+                getattr(record, "attempt", None),
+            )
+    return content_id("event", 1, event_type_of(record).name, identity, *rest)
+
+
+def _key_of(record: Record) -> str:
+    match record:
+        case PreferencePair():
+            return record.prompt.prompt_id
+        case QuarantinedPair():
+            return record.pair.prompt.prompt_id
+        case Promotion():
+            return record.model_name
+        case _:
+            return str(record.prompt_id)  # type: ignore[attr-defined]
+
+
+def encode(record: Record, *, wheel: str, service: str) -> OutboundMessage:
+    """Turn a record into bytes and headers, keyed so that one prompt stays on one partition."""
+    event_type = event_type_of(record)
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": event_id(record),
+        "ce_source": f"/deltawheel/{wheel}/{service}",
+        "ce_type": event_type.name,
+        "content-type": "application/json",
+    }
+    return OutboundMessage(
+        topic=event_type.topic.of(wheel),
+        key=_key_of(record).encode(),
+        value=record.model_dump_json().encode(),
+        headers=tuple((name, text.encode()) for name, text in headers.items()),
+    )
+
+
+def decode(message: InboundMessage, *, wheel: str) -> Record:
+    """Turn a message into the record that its type names.
+
+    Raises:
+        InvalidRecordError: the type is missing, unknown or on the wrong topic, or the payload is
+            not a valid record of it. It always will be, so the message is a dead letter.
+    """
+    headers = dict(message.headers)
+    try:
+        type_name = headers["ce_type"].decode()
+        event_type = _RECORD_OF_TYPE[type_name]
+    except KeyError as error:
+        known = sorted(
+            name for name, kind in _RECORD_OF_TYPE.items() if kind.topic.of(wheel) == message.topic
+        )
+        found = headers.get("ce_type", b"no ce_type header")[:200]
+        raise InvalidRecordError(
+            f"unknown event type {found!r}: this topic carries {known}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRecordError("the ce_type header is not UTF-8") from error
+    if event_type.topic.of(wheel) != message.topic:
+        raise InvalidRecordError(
+            f"{type_name} belongs on {event_type.topic.of(wheel)}, not on {message.topic}"
+        )
+    if message.value is None:
+        raise InvalidRecordError(f"{type_name} came without a payload")
+    try:
+        return event_type.record.model_validate_json(message.value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'payload'}: {problem['msg']}"
+            for problem in error.errors()[:5]
+        )
+        raise InvalidRecordError(f"not a valid {event_type.record.__name__}: {problems}") from error
+
+
+def key_of(record: Record) -> PromptKey | None:
+    """Return the (prompt, round) that a record speaks of, where it speaks of one."""
+    key = getattr(record, "key", None)
+    return key if isinstance(key, PromptKey) else None

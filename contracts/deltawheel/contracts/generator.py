@@ -1,0 +1,83 @@
+"""Generators: models of the pool, each at one exact revision, and the log of who was in it when."""
+
+from decimal import Decimal
+from enum import StrEnum
+
+from pydantic import Field
+
+from deltawheel.contracts.ids import content_id
+from deltawheel.contracts.record import CanonicalDecimal, Name, Record, UtcTime
+
+__all__ = ["Generator", "GeneratorDelta", "PoolEvent", "PoolEventKind", "Sampling"]
+
+
+class Sampling(Record):
+    """How a generator is asked. Part of a trace's identity, hence decimals and no floats."""
+
+    temperature: CanonicalDecimal = Field(default=Decimal(1), ge=0, le=2)
+    top_p: CanonicalDecimal = Field(default=Decimal(1), gt=0, le=1)
+    max_tokens: int = Field(default=1024, ge=1)
+
+
+class Generator(Record):
+    """One model of the pool at one exact revision.
+
+    `revision` changes whenever the weights do; for a LoRA adapter it is the digest of its file.
+    `model` is the name under which the server at `endpoint` answers: for an adapter it contains
+    the revision, because re-using a name can serve stale cached prefixes.
+    """
+
+    name: Name
+    revision: str = Field(min_length=1)
+    endpoint: str
+    model: str
+    adapter_path: str | None = Field(
+        default=None, description="The LoRA adapter to load when the server does not know it."
+    )
+    capability: float = Field(description="Declared prior on the ladder; only differences count.")
+    lineage_depth: int = Field(
+        default=0, ge=0, description="How many turns of our own wheel stand behind it."
+    )
+    sampling: Sampling = Sampling()
+
+    @property
+    def reference(self) -> str:
+        """Name and revision in one text, for logs and labels."""
+        return f"{self.name}@{self.revision}"
+
+
+class GeneratorDelta(Record):
+    """How much more capable the generator of `chosen` is than that of `rejected`.
+
+    An estimate with its standard error on a named scale, as it was believed when the pair was made.
+    """
+
+    estimate: float
+    stderr: float = Field(ge=0)
+    scale: str = "declared-prior"
+    ladder_revision: str
+
+
+class PoolEventKind(StrEnum):
+    """What can happen to a member of the pool."""
+
+    DECLARED = "declared"
+    DRAINED = "drained"
+    PROMOTED = "promoted"
+
+
+class PoolEvent(Record):
+    """One line of the pool's log. The pool is what the log, read in order, leaves standing."""
+
+    kind: PoolEventKind
+    generator: Generator
+    reason: str
+    at: UtcTime
+    cause: str = Field(description="What asked for it; the same cause is never logged twice.")
+
+    @property
+    def event_id(self) -> str:
+        """The same cause does the same thing to the same revision once."""
+        return content_id(
+            "pool", 1, self.kind.value, self.generator.name, self.generator.revision, self.cause
+        )

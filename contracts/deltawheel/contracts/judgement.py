@@ -1,0 +1,101 @@
+"""Judgements: scores on every dimension of a rubric, and the slots and prompts that got none."""
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from deltawheel.contracts.ids import content_id
+from deltawheel.contracts.prompt import PromptKey
+from deltawheel.contracts.record import Record, UtcTime
+from deltawheel.contracts.trace import Trace
+
+__all__ = ["JudgedTrace", "Judgement", "PromptFailed", "Score", "SlotFailed"]
+
+
+class Score(Record):
+    """One dimension's score, 1 (worst) to 5 (best), with its uncertainty.
+
+    `coverage` is the probability mass that the judge put on legal scores, where that is known.
+    """
+
+    mean: float = Field(ge=1, le=5, allow_inf_nan=False)
+    variance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    num_votes: int = Field(default=1, ge=1)
+    coverage: float | None = Field(default=None, ge=0, le=1)
+
+
+class Judgement(Record):
+    """What one judge, at one revision, found of one trace under one rubric."""
+
+    trace_id: str
+    prompt_id: str
+    round: int
+    slot: int = Field(ge=0)
+    judge: str
+    judge_revision: str
+    rubric_digest: str
+    scores: Mapping[str, Score] = Field(min_length=1)
+    is_correct: bool | None = Field(
+        default=None, description="A verifier's verdict; beside the dimensions, never among them."
+    )
+    accepted_at: UtcTime
+    judged_at: UtcTime
+
+    @property
+    def key(self) -> PromptKey:
+        """The (prompt, round) that the trace answers."""
+        return PromptKey(self.prompt_id, self.round)
+
+    @property
+    def judgement_id(self) -> str:
+        """One judgement per trace, judge revision and rubric; votes lie inside it."""
+        return content_id("judgement", 1, self.trace_id, self.judge_revision, self.rubric_digest)
+
+
+class JudgedTrace(Record):
+    """A trace and what was found of it."""
+
+    trace: Trace
+    judgement: Judgement
+
+    @model_validator(mode="after")
+    def _judgement_is_of_this_trace(self) -> Self:
+        if self.trace.trace_id != self.judgement.trace_id:
+            raise ValueError(
+                f"judgement of {self.judgement.trace_id} does not belong to {self.trace.trace_id}"
+            )
+        return self
+
+
+class SlotFailed(Record):
+    """A slot that ended without a judged trace, and why: cut off, refused, no longer served."""
+
+    prompt_id: str
+    round: int
+    slot: int = Field(ge=0)
+    attempt: int = Field(default=1, ge=1)
+    reason: str
+    accepted_at: UtcTime
+    failed_at: UtcTime
+
+    @property
+    def key(self) -> PromptKey:
+        """The (prompt, round) whose slot this was."""
+        return PromptKey(self.prompt_id, self.round)
+
+
+class PromptFailed(Record):
+    """A prompt for which no assignment was possible, and why."""
+
+    prompt_id: str
+    round: int
+    attempt: int = Field(default=1, ge=1)
+    reason: str
+    accepted_at: UtcTime
+    failed_at: UtcTime
+
+    @property
+    def key(self) -> PromptKey:
+        """The (prompt, round) that nobody was asked."""
+        return PromptKey(self.prompt_id, self.round)

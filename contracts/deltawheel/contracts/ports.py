@@ -1,0 +1,207 @@
+"""Ports: what services and pipelines ask of the outside world. Adapters stand in `infra`.
+
+Methods without `async` may block and are called from threads that may wait.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from deltawheel.contracts.events import InboundMessage, OutboundMessage
+from deltawheel.contracts.gate import GateDecision
+from deltawheel.contracts.generator import Generator
+from deltawheel.contracts.judgement import Score
+from deltawheel.contracts.pair import PreferencePair
+from deltawheel.contracts.promotion import Champion
+from deltawheel.contracts.prompt import Message, Prompt
+from deltawheel.contracts.rubric import Rubric
+from deltawheel.contracts.slices import SliceManifest
+from deltawheel.contracts.trace import FinishReason, Trace
+
+__all__ = [
+    "Assessment",
+    "ChatModel",
+    "Completion",
+    "Consumer",
+    "Judge",
+    "PairChecks",
+    "Producer",
+    "Registry",
+    "TopicPartition",
+]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic, by the topic's name on the broker."""
+
+    topic: str
+    partition: int
+
+
+class Consumer(Protocol):
+    """One member of a consumer group. It belongs to the thread that polls it."""
+
+    def poll(self, timeout_s: float) -> Sequence[InboundMessage]:
+        """Return what has arrived, or nothing after `timeout_s`; keeps the membership alive.
+
+        Raises:
+            RetryLaterError: the broker cannot be reached.
+        """
+        ...
+
+    def assigned(self) -> frozenset[TopicPartition]:
+        """Return the partitions that this member holds at the moment."""
+        ...
+
+    def pause(self, partitions: frozenset[TopicPartition]) -> None:
+        """Stop fetching from these partitions while polling goes on."""
+        ...
+
+    def resume(self, partitions: frozenset[TopicPartition]) -> None:
+        """Fetch from these partitions again."""
+        ...
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Store the next offset to read for each partition, and only for these."""
+        ...
+
+    def lag(self) -> Mapping[TopicPartition, int]:
+        """Return how many records of each assigned partition have not been polled yet."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Producer(Protocol):
+    """Publishes records; safe to call from many threads."""
+
+    def publish(self, messages: Sequence[OutboundMessage]) -> None:
+        """Return when the broker has acknowledged every message.
+
+        Raises:
+            RetryLaterError: at least one of them was not acknowledged; publishing all of them
+                again is safe, for consumers drop what they have seen.
+        """
+        ...
+
+    def close(self) -> None:
+        """Flush and disconnect."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a generator answered."""
+
+    reasoning: str
+    answer: str
+    served_model: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: FinishReason
+
+
+class ChatModel(Protocol):
+    """Asks generators over OpenAI-compatible servers."""
+
+    async def complete(
+        self, generator: Generator, messages: Sequence[Message], *, seed: int
+    ) -> Completion:
+        """Ask once. An adapter that the server has forgotten is loaded again first.
+
+        Raises:
+            RetryLaterError: the server is down, busy or too slow.
+            InvalidRecordError: the server refuses the request and always will, or no longer
+                serves this revision.
+        """
+        ...
+
+    async def load(self, generator: Generator) -> None:
+        """Make sure that the generator answers, loading its adapter where that is needed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """A judge's scores on every dimension of the rubric, and a verifier's verdict if it has one."""
+
+    scores: Mapping[str, Score]
+    is_correct: bool | None = None
+
+
+class Judge(Protocol):
+    """Scores traces. An LLM judge and a programmatic one look the same from here."""
+
+    @property
+    def name(self) -> str:
+        """What metrics and tables call it."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Changes whenever the same trace could get another score."""
+        ...
+
+    async def assess(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> Assessment:
+        """Score the trace on every dimension of the rubric.
+
+        Raises:
+            RetryLaterError: the judge is down, busy, or left a dimension out.
+            InvalidRecordError: this trace cannot be judged and never will be.
+        """
+        ...
+
+
+class PairChecks(Protocol):
+    """Data-quality checks on a micro-batch of pairs."""
+
+    def failures(self, pairs: Sequence[PreferencePair]) -> Mapping[str, tuple[str, ...]]:
+        """Return, by pair id, the names of the expectations that a pair fails; good ones are absent.
+
+        Raises:
+            RuntimeError: an expectation crashed, which says nothing about the pairs.
+        """
+        ...
+
+
+class Registry(Protocol):
+    """The model registry; its `champion` alias is the truth about the champion.
+
+    Its creates are searched for by the cycle's id first, so that each call can be repeated.
+    """
+
+    def champion(self, download_to: Path) -> Champion:
+        """Return whom the alias names, its adapter downloaded below the folder; or the base."""
+        ...
+
+    def record_run(
+        self,
+        cycle_id: str,
+        *,
+        parameters: Mapping[str, str],
+        metrics: Mapping[str, float],
+        manifest: SliceManifest,
+        decision: GateDecision,
+        artifacts: Path,
+    ) -> str:
+        """Write the cycle's run once, with every file below `artifacts`; return the run's id."""
+        ...
+
+    def add_version(self, cycle_id: str, run_id: str, *, tags: Mapping[str, str]) -> str:
+        """Make the version that serves the run's `model` folder, once; return its number."""
+        ...
+
+    def move_champion(self, version: str, *, replaces: str | None) -> None:
+        """Point the alias at the version, and `previous` at the one it replaces.
+
+        Raises:
+            CycleError: the alias names neither `version` nor `replaces`: somebody moved it.
+        """
+        ...

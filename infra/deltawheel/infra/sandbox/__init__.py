@@ -1,0 +1,1 @@
+"""The sandbox world: chained arithmetic small enough to train, serve and check on a laptop."""
