@@ -163,7 +163,7 @@ class PairChecks(Protocol):
     """Data-quality checks on a micro-batch of pairs."""
 
     def failures(self, pairs: Sequence[PreferencePair]) -> Mapping[str, tuple[str, ...]]:
-        """Return, by pair id, the names of the expectations that a pair fails; good ones are absent.
+        """Return, by pair id, the expectations that a pair fails; good pairs are absent.
 
         Raises:
             RuntimeError: an expectation crashed, which says nothing about the pairs.

@@ -124,7 +124,7 @@ class GatewaySettings(Section):
 
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on; other than loopback, DELTAWHEEL_GATEWAY_TOKEN must be set.",
+        description="Address; other than loopback, DELTAWHEEL_GATEWAY_TOKEN must be set.",
     )
     port: Port = Field(default=8600, description="Its port; 0 takes a free one at each start.")
     max_prompt_chars: int = Field(
@@ -157,6 +157,11 @@ class ServerSettings(Section):
     kv_cache_gb: int = Field(default=1, ge=1, description="Key-value cache of the CPU build, GB.")
     boot_timeout_s: float = Field(default=240, gt=0, description="How long it may take to answer.")
     extra_args: tuple[str, ...] = Field(default=(), description="Further arguments of vLLM.")
+
+    @property
+    def url(self) -> str:
+        """Base URL of its OpenAI-compatible API."""
+        return f"http://{self.host}:{self.port}/v1"
 
 
 class GeneratorSettings(Section):

@@ -1,0 +1,118 @@
+"""Every metric of a wheel, in one closed list: dashboards, rules and docs are made from it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["METRICS", "Metric", "MetricKind"]
+
+
+class MetricKind(StrEnum):
+    """How Prometheus reads it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its name, kind, labels and meaning. Units stand in the name."""
+
+    name: str
+    kind: MetricKind
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] | None = None
+
+
+_C, _G, _H = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+METRICS: tuple[Metric, ...] = (
+    # the loop of every streaming service
+    Metric(
+        "deltawheel_records_total",
+        _C,
+        ("topic", "result"),
+        "Records ended, by what became of them: done, dead_letter.",
+    ),
+    Metric(
+        "deltawheel_retries_total", _C, ("topic",), "Tries put off because the world was not ready."
+    ),
+    Metric(
+        "deltawheel_effects_found_total",
+        _C,
+        ("effect",),
+        "Effects that a redelivered record found in the store.",
+    ),
+    Metric(
+        "deltawheel_events_published_total", _C, ("topic",), "Events acknowledged by the broker."
+    ),
+    Metric("deltawheel_in_flight_records", _G, (), "Records being worked on."),
+    Metric("deltawheel_paused_partitions", _G, (), "Partitions that back-pressure holds."),
+    Metric(
+        "deltawheel_lag_records",
+        _G,
+        ("topic", "partition"),
+        "Records of a partition not polled yet.",
+    ),
+    Metric(
+        "deltawheel_handling_seconds", _H, ("topic",), "Time from polled to published.", _SECONDS
+    ),
+    # models
+    Metric(
+        "deltawheel_model_requests_total",
+        _C,
+        ("generator", "result"),
+        "Requests to model servers: ok, retry, refused.",
+    ),
+    Metric(
+        "deltawheel_adapter_loads_total",
+        _C,
+        ("generator",),
+        "Adapters loaded into a server that did not know them.",
+    ),
+    Metric(
+        "deltawheel_completion_tokens_total", _C, ("generator",), "Tokens written by generators."
+    ),
+    # owed events
+    Metric(
+        "deltawheel_owed_events_republished_total",
+        _C,
+        ("topic",),
+        "Events published again because their effect was missing.",
+    ),
+    # what the rows say, kept by monitoring
+    Metric(
+        "deltawheel_prompts",
+        _G,
+        ("outcome",),
+        "Accepted prompts by current outcome; open ones as open.",
+    ),
+    Metric("deltawheel_traces", _G, (), "Stored traces."),
+    Metric("deltawheel_judgements", _G, (), "Stored judgements."),
+    Metric("deltawheel_pairs", _G, ("chosen", "rejected"), "Stored pairs by generator pair."),
+    Metric(
+        "deltawheel_quarantined_pairs",
+        _G,
+        ("expectation",),
+        "Quarantined pairs by failed expectation.",
+    ),
+    Metric("deltawheel_dead_letters", _G, (), "Stored dead letters."),
+    Metric(
+        "deltawheel_sample_delta_mean",
+        _G,
+        ("chosen", "rejected", "dimension"),
+        "Mean sample delta, points of the 1-5 scale.",
+    ),
+    Metric(
+        "deltawheel_generator_delta_mean",
+        _G,
+        ("chosen", "rejected"),
+        "Mean generator delta of stored pairs.",
+    ),
+    Metric(
+        "deltawheel_oldest_open_prompt_seconds", _G, (), "Age of the oldest prompt without outcome."
+    ),
+    Metric("deltawheel_events_seen_total", _C, ("topic",), "Events that monitoring has read."),
+)
