@@ -49,13 +49,16 @@ class Assignment(Record):
 
     def trace_id(self, slot: int) -> str:
         """Name the trace that will fill a slot: what is asked of whom and how, not its text."""
-        generator = self.slots[slot].generator
+        generator, sampling = self.slots[slot].generator, self.slots[slot].sampling
         return content_id(
             "trace",
             1,
             self.prompt_id,
             self.round,
             slot,
-            generator.reference,
-            generator.sampling,
+            generator.name,
+            generator.revision,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.max_tokens,
         )

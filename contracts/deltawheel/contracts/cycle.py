@@ -66,7 +66,7 @@ class CycleStep(Record):
 
 
 class Cycle(Record):
-    """One turn of the trainer; one at a time per wheel."""
+    """One turn of training; one at a time per wheel."""
 
     cycle_id: str
     wheel: Name

@@ -28,13 +28,18 @@ class DeadLetter(Record):
 
     @property
     def letter_id(self) -> str:
-        """The same bytes refused by the same service for the same reason are one letter."""
+        """The same bytes of a topic, refused by a service with the same error, are one letter.
+
+        Where there are no bytes, only the place in the topic tells two letters apart.
+        """
+        has_bytes = self.key is not None or self.value is not None
         return content_id(
             "letter",
             1,
             self.topic,
             self.service,
             self.error,
-            digest_of(self.value or b""),
-            digest_of(self.key or b""),
+            None if self.value is None else digest_of(self.value),
+            None if self.key is None else digest_of(self.key),
+            *(() if has_bytes else (self.partition, self.offset)),
         )

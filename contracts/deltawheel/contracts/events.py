@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from deltawheel.contracts.errors import InvalidRecordError
 from deltawheel.contracts.ids import content_id
-from deltawheel.contracts.judgement import Judgement
+from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
 from deltawheel.contracts.promotion import Promotion
-from deltawheel.contracts.prompt import PromptKey
+from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.topics import EVENT_TYPES, event_type_of
 from deltawheel.contracts.trace import Trace
@@ -26,7 +26,11 @@ _RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundMessage:
-    """A record as the broker gave it: nothing decoded, because decoding may fail."""
+    """A record as the broker gave it: nothing decoded, because decoding may fail.
+
+    `fault` says why even the bus could not read it; then there is neither key nor value, and the
+    offset is the last one that could not be read.
+    """
 
     topic: str
     partition: int
@@ -34,6 +38,7 @@ class InboundMessage:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,28 +52,34 @@ class OutboundMessage:
 
 
 def event_id(record: Record) -> str:
-    """Return the CloudEvents id: the same event published twice carries the same one."""
+    """Return the CloudEvents id: the same event published twice carries the same one.
+
+    Raises:
+        LookupError: no topic carries records of this class.
+    """
+    return content_id("event", 1, event_type_of(record).name, *_identity_of(record))
+
+
+def _identity_of(record: Record) -> tuple[str | int, ...]:
     match record:
-        case Trace(trace_id=identity) | Judgement(trace_id=identity):
-            rest: tuple[object, ...] = (
-                (record.judge_revision, record.rubric_digest)
-                if isinstance(record, Judgement)
-                else ()
-            )
+        case Prompt():
+            return record.prompt_id, record.round
+        case Trace():
+            return (record.trace_id,)
+        case Judgement():
+            return record.trace_id, record.judge_revision, record.rubric_digest
+        case SlotFailed():
+            return record.prompt_id, record.round, record.slot, record.attempt
+        case PromptFailed():
+            return record.prompt_id, record.round, record.attempt
         case PreferencePair():
-            identity, rest = record.pair_id, ()
+            return (record.pair_id,)
         case QuarantinedPair():
-            identity, rest = record.pair.pair_id, ()
+            return (record.pair.pair_id,)
         case Promotion():
-            identity, rest = record.promotion_id, ()
+            return (record.promotion_id,)
         case _:
-            identity = record.prompt_id  # type: ignore[attr-defined]
-            rest = (
-                getattr(record, "round", 0),
-                getattr(record, "slot", None),
-                getattr(record, "attempt", None),
-            )
-    return content_id("event", 1, event_type_of(record).name, identity, *rest)
+            raise LookupError(f"nothing says what makes a {type(record).__name__} the same event")
 
 
 def _key_of(record: Record) -> str:
@@ -105,9 +116,12 @@ def decode(message: InboundMessage, *, wheel: str) -> Record:
     """Turn a message into the record that its type names.
 
     Raises:
-        InvalidRecordError: the type is missing, unknown or on the wrong topic, or the payload is
-            not a valid record of it. It always will be, so the message is a dead letter.
+        InvalidRecordError: the bus could not read it, the type is missing, unknown or on the wrong
+            topic, or the payload is not a valid record of it. It always will be, so the message is
+            a dead letter.
     """
+    if message.fault is not None:
+        raise InvalidRecordError(message.fault)
     headers = dict(message.headers)
     try:
         type_name = headers["ce_type"].decode()

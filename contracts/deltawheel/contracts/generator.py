@@ -29,12 +29,22 @@ class Generator(Record):
 
     name: Name
     revision: str = Field(min_length=1)
-    endpoint: str
+    endpoint: str = Field(
+        description="server:<name> for one that `up` starts, else the base URL of its API."
+    )
     model: str
     adapter_path: str | None = Field(
         default=None, description="The LoRA adapter to load when the server does not know it."
     )
-    capability: float = Field(description="Declared prior on the ladder; only differences count.")
+    capability: float = Field(
+        allow_inf_nan=False, description="Declared prior on the ladder; only differences count."
+    )
+    capability_stderr: float = Field(
+        default=0.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="How unsure the prior is, on the same ladder.",
+    )
     lineage_depth: int = Field(
         default=0, ge=0, description="How many turns of our own wheel stand behind it."
     )
@@ -79,5 +89,10 @@ class PoolEvent(Record):
     def event_id(self) -> str:
         """The same cause does the same thing to the same revision once."""
         return content_id(
-            "pool", 1, self.kind.value, self.generator.name, self.generator.revision, self.cause
+            "pool-event",
+            1,
+            self.kind.value,
+            self.generator.name,
+            self.generator.revision,
+            self.cause,
         )

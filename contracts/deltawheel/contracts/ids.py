@@ -1,8 +1,10 @@
 """Content ids: an id says what a thing is, not what it happened to contain.
 
 Ids are hashes over an explicit list of fields, so that two processes that never met give the
-same thing the same name and "first writer wins" needs nothing but a unique key.
-`tests/contracts/golden_ids.json` pins twenty of them: changing one is a breaking release.
+same thing the same name and "first writer wins" needs nothing but a unique key. The list is
+written out wherever an id is made, and a whole record is refused: a field that a later version
+adds must not change an id. `tests/contracts/golden_ids.json` pins them: changing one is a breaking
+release.
 """
 
 import hashlib
@@ -12,11 +14,43 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TypeAlias
 
-from pydantic import BaseModel
-
-__all__ = ["canonical_json", "content_id", "digest_of", "seed_of"]
+__all__ = [
+    "MAX_DECIMAL_PLACES",
+    "canonical_json",
+    "content_id",
+    "decimal_text",
+    "digest_of",
+    "seed_of",
+]
 
 Canonical: TypeAlias = "bool | int | str | list[Canonical] | dict[str, Canonical] | None"
+
+MAX_DECIMAL_PLACES = 400
+"""Digits that a decimal may have on either side of its point: what the smallest float needs.
+
+Without a bound, the ten characters `1e-999999999` would be written out as a gigabyte.
+"""
+
+
+def decimal_text(value: Decimal) -> str:
+    """Return the one text of a decimal: no exponent, no zeros at its end, exact.
+
+    Raises:
+        TypeError: it is not finite, or longer than `MAX_DECIMAL_PLACES` on a side of its point.
+    """
+    if not value.is_finite():
+        raise TypeError(f"an id cannot hang on {value}: only finite decimals have a canonical text")
+    if not value:
+        return "0"
+    _, digits, exponent = value.as_tuple()
+    places, whole = -int(exponent), len(digits) + int(exponent)
+    if max(places, whole) > MAX_DECIMAL_PLACES:
+        raise TypeError(
+            f"an id cannot hang on a decimal with {max(places, whole)} digits on one side of its "
+            f"point: give at most {MAX_DECIMAL_PLACES}"
+        )
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _canonical(value: object) -> Canonical:
@@ -26,13 +60,7 @@ def _canonical(value: object) -> Canonical:
         case str():
             return unicodedata.normalize("NFC", value)
         case Decimal():
-            if not value.is_finite():
-                raise TypeError(
-                    f"an id cannot hang on {value}: only finite decimals have a canonical text"
-                )
-            return format(value.normalize(), "f") if value else "0"
-        case BaseModel():
-            return _canonical({name: getattr(value, name) for name in type(value).model_fields})
+            return decimal_text(value)
         case Mapping():
             return {str(_canonical(str(key))): _canonical(item) for key, item in value.items()}
         case Sequence() if not isinstance(value, bytes | bytearray):
@@ -40,7 +68,7 @@ def _canonical(value: object) -> Canonical:
         case _:
             raise TypeError(
                 f"an id cannot hang on a {type(value).__name__}: use text, integers, decimals, "
-                "lists or mappings (floats have no canonical text)"
+                "lists or mappings (floats have no canonical text, records no fixed fields)"
             )
 
 
@@ -48,7 +76,8 @@ def canonical_json(value: object) -> bytes:
     """Return the one JSON text of `value`: NFC strings, sorted keys, no spaces, UTF-8.
 
     Raises:
-        TypeError: `value` holds a float, bytes or anything else without a canonical text.
+        TypeError: `value` holds a float, bytes, a record or anything else without a canonical
+            text, or a decimal that is too long to write out.
     """
     return json.dumps(
         _canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False

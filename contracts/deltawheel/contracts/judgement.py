@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.prompt import PromptKey
-from deltawheel.contracts.record import Record, UtcTime
+from deltawheel.contracts.record import MAX_COUNT, Count, Record, UtcTime
 from deltawheel.contracts.trace import Trace
 
 __all__ = ["JudgedTrace", "Judgement", "PromptFailed", "Score", "SlotFailed"]
@@ -30,14 +30,15 @@ class Judgement(Record):
 
     trace_id: str
     prompt_id: str
-    round: int
-    slot: int = Field(ge=0)
+    round: Count
+    slot: Count
     judge: str
     judge_revision: str
     rubric_digest: str
     scores: Mapping[str, Score] = Field(min_length=1)
     is_correct: bool | None = Field(
-        default=None, description="A verifier's verdict; beside the dimensions, never among them."
+        default=None,
+        description="What a verifier says of the answer; beside the dimensions, never among them.",
     )
     accepted_at: UtcTime
     judged_at: UtcTime
@@ -72,10 +73,11 @@ class SlotFailed(Record):
     """A slot that ended without a judged trace, and why: cut off, refused, no longer served."""
 
     prompt_id: str
-    round: int
-    slot: int = Field(ge=0)
-    attempt: int = Field(default=1, ge=1)
+    round: Count
+    slot: Count
+    attempt: int = Field(default=1, ge=1, le=MAX_COUNT)
     reason: str
+    is_expired: bool = Field(default=False, description="Ended by waiting alone, the last resort.")
     accepted_at: UtcTime
     failed_at: UtcTime
 
@@ -89,8 +91,8 @@ class PromptFailed(Record):
     """A prompt for which no assignment was possible, and why."""
 
     prompt_id: str
-    round: int
-    attempt: int = Field(default=1, ge=1)
+    round: Count
+    attempt: int = Field(default=1, ge=1, le=MAX_COUNT)
     reason: str
     accepted_at: UtcTime
     failed_at: UtcTime

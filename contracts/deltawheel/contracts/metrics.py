@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["METRICS", "Metric", "MetricKind"]
+__all__ = ["METRICS", "WHEEL_LABEL", "Metric", "MetricKind"]
+
+WHEEL_LABEL = "wheel"
+"""On every sample beside the metric's own labels: several wheels may share one Prometheus."""
 
 
 class MetricKind(StrEnum):
@@ -88,6 +91,30 @@ METRICS: tuple[Metric, ...] = (
         _G,
         ("outcome",),
         "Accepted prompts by current outcome; open ones as open.",
+    ),
+    Metric(
+        "deltawheel_unpaired_prompts",
+        _G,
+        ("cause",),
+        "Unpaired prompts by cause: tie, single-survivor, judged-otherwise.",
+    ),
+    Metric(
+        "deltawheel_tie_share",
+        _G,
+        (),
+        "Share, 0 to 1, of closed prompts whose judged traces tied; 0 while none is closed.",
+    ),
+    Metric(
+        "deltawheel_quarantine_share",
+        _G,
+        (),
+        "Share, 0 to 1, of closed prompts that are quarantined; 0 while none is closed.",
+    ),
+    Metric(
+        "deltawheel_dead_letter_share",
+        _G,
+        (),
+        "Share, 0 to 1, of closed prompts that are dead-lettered; 0 while none is closed.",
     ),
     Metric("deltawheel_traces", _G, (), "Stored traces."),
     Metric("deltawheel_judgements", _G, (), "Stored judgements."),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from deltawheel.contracts.events import InboundMessage, OutboundMessage
+from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.gate import GateDecision
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.judgement import Score
 from deltawheel.contracts.pair import PreferencePair
-from deltawheel.contracts.promotion import Champion
+from deltawheel.contracts.promotion import Champion, RegisteredVersion
 from deltawheel.contracts.prompt import Message, Prompt
 from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.slices import SliceManifest
@@ -24,10 +25,12 @@ __all__ = [
     "ChatModel",
     "Completion",
     "Consumer",
+    "Failpoints",
     "Judge",
     "PairChecks",
     "Producer",
     "Registry",
+    "Telemetry",
     "TopicPartition",
 ]
 
@@ -45,8 +48,17 @@ class Consumer(Protocol):
     def poll(self, timeout_s: float) -> Sequence[InboundMessage]:
         """Return what has arrived, or nothing after `timeout_s`; keeps the membership alive.
 
+        What cannot be read comes as a message with a `fault` and is not met again.
+
         Raises:
             RetryLaterError: the broker cannot be reached.
+        """
+        ...
+
+    def has_joined(self) -> bool:
+        """Whether the group has this member and has given it its share, which may be nothing.
+
+        A group's only member has joined once it holds every partition.
         """
         ...
 
@@ -84,11 +96,40 @@ class Producer(Protocol):
         Raises:
             RetryLaterError: at least one of them was not acknowledged; publishing all of them
                 again is safe, for consumers drop what they have seen.
+            ValueError: one has neither key nor value, which no broker takes.
         """
         ...
 
     def close(self) -> None:
         """Flush and disconnect."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Metrics of the closed list in `contracts.metrics`; an unknown name is an error at once."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add an observation to a histogram."""
+        ...
+
+
+class Failpoints(Protocol):
+    """Named places at which a test can hold a process; nothing happens where none is armed."""
+
+    async def reach(self, name: Failpoint, subject: str) -> None:
+        """Hold the calling task for ever if the point is armed and nobody was held there yet."""
+        ...
+
+    def reach_blocking(self, name: Failpoint, subject: str) -> None:
+        """Hold the calling thread likewise."""
         ...
 
 
@@ -113,7 +154,8 @@ class ChatModel(Protocol):
         """Ask once. An adapter that the server has forgotten is loaded again first.
 
         Raises:
-            RetryLaterError: the server is down, busy or too slow.
+            RetryLaterError: the server is down, busy or too slow, or the settings are wrong about
+                it: what an operator puts right costs no prompt.
             InvalidRecordError: the server refuses the request and always will, or no longer
                 serves this revision.
         """
@@ -130,7 +172,7 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """A judge's scores on every dimension of the rubric, and a verifier's verdict if it has one."""
+    """A judge's scores on every dimension of the rubric, and a verifier's finding if it has one."""
 
     scores: Mapping[str, Score]
     is_correct: bool | None = None
@@ -163,7 +205,7 @@ class PairChecks(Protocol):
     """Data-quality checks on a micro-batch of pairs."""
 
     def failures(self, pairs: Sequence[PreferencePair]) -> Mapping[str, tuple[str, ...]]:
-        """Return, by pair id, the expectations that a pair fails; good pairs are absent.
+        """Return, by pair id, the expectations that a pair fails; those that pass are absent.
 
         Raises:
             RuntimeError: an expectation crashed, which says nothing about the pairs.
@@ -196,6 +238,10 @@ class Registry(Protocol):
 
     def add_version(self, cycle_id: str, run_id: str, *, tags: Mapping[str, str]) -> str:
         """Make the version that serves the run's `model` folder, once; return its number."""
+        ...
+
+    def versions(self) -> list[RegisteredVersion]:
+        """Return all versions of the wheel's model, oldest first."""
         ...
 
     def move_champion(self, version: str, *, replaces: str | None) -> None:

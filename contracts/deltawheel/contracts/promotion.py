@@ -6,7 +6,7 @@ from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.record import Record, UtcTime
 
-__all__ = ["Champion", "Promotion"]
+__all__ = ["Champion", "Promotion", "RegisteredVersion"]
 
 
 class Champion(Record):
@@ -33,3 +33,13 @@ class Promotion(Record):
     def promotion_id(self) -> str:
         """One cycle promotes at most one version."""
         return content_id("promotion", 1, self.cycle_id, self.model_name, self.version)
+
+
+class RegisteredVersion(Record):
+    """A version as the registry holds it."""
+
+    version: str
+    aliases: tuple[str, ...]
+    cycle_id: str | None
+    run_id: str | None
+    registered_at: UtcTime

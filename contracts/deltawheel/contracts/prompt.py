@@ -2,10 +2,10 @@
 
 from typing import Literal, NamedTuple, Self
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import Field, ValidationError, computed_field, field_validator, model_validator
 
 from deltawheel.contracts.ids import content_id
-from deltawheel.contracts.record import Domain, Name, Record, UtcTime
+from deltawheel.contracts.record import Count, Domain, Name, Record, UtcTime
 
 __all__ = ["Message", "Prompt", "PromptKey", "PromptSubmission"]
 
@@ -36,7 +36,15 @@ class PromptSubmission(Record):
     reference_answer: str | None = Field(
         default=None, description="The right answer, where there is one to compare with."
     )
-    round: int = Field(default=0, ge=0, description="Raise it to have the same prompt asked again.")
+    round: Count = Field(default=0, description="Raise it to have the same prompt asked again.")
+
+    @field_validator("reference_answer")
+    @classmethod
+    def _is_unicode(cls, value: str | None) -> str | None:
+        # Fields with a least length are checked by pydantic itself.
+        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("holds half of a surrogate pair, which no encoding can carry")
+        return value
 
     @model_validator(mode="after")
     def _asks_exactly_one_way(self) -> Self:
@@ -45,6 +53,29 @@ class PromptSubmission(Record):
         if self.messages and self.messages[-1].role != "user":
             raise ValueError("the last of 'messages' must have the role 'user'")
         return self
+
+    @classmethod
+    def parse(cls, body: object, *, max_chars: int) -> "PromptSubmission":
+        """Validate what a client sent, with one sentence about the first fault.
+
+        Raises:
+            ValueError: the body is no submission, or longer than `max_chars` characters.
+        """
+        try:
+            submission = cls.model_validate(body)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            said = fault["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}: {said}" if where else said) from error
+        texts = [submission.text or "", submission.reference_answer or ""]
+        size = sum(map(len, texts)) + sum(len(m.content) for m in submission.messages)
+        if size > max_chars:
+            raise ValueError(
+                f"the prompt and its reference answer have {size} characters, "
+                f"but gateway.max_prompt_chars is {max_chars}"
+            )
+        return submission
 
     def accept(self, *, wheel: str, accepted_at: UtcTime) -> "Prompt":
         """Make the record that the wheel keeps; `accepted_at` is set here, once and for ever."""
@@ -66,16 +97,15 @@ class Prompt(Record):
     domain: Domain
     messages: tuple[Message, ...] = Field(min_length=1)
     reference_answer: str | None = None
-    round: int = Field(default=0, ge=0)
+    round: Count = 0
     accepted_at: UtcTime
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def prompt_id(self) -> str:
         """What is asked, whatever the round and whenever it came."""
-        return content_id(
-            "prompt", 1, self.wheel, self.domain, self.messages, self.reference_answer
-        )
+        messages = [[message.role, message.content] for message in self.messages]
+        return content_id("prompt", 1, self.wheel, self.domain, messages, self.reference_answer)
 
     @property
     def key(self) -> PromptKey:

@@ -10,11 +10,14 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    Field,
     PlainSerializer,
     StringConstraints,
 )
 
-__all__ = ["CanonicalDecimal", "Domain", "Name", "Record", "UtcTime"]
+from deltawheel.contracts.ids import MAX_DECIMAL_PLACES, decimal_text
+
+__all__ = ["MAX_COUNT", "CanonicalDecimal", "Count", "Domain", "Name", "Record", "UtcTime"]
 
 
 class Record(BaseModel):
@@ -24,11 +27,10 @@ class Record(BaseModel):
 
 
 def _in_utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
-
-
-def _decimal_text(value: Decimal) -> str:
-    return format(value.normalize(), "f") if value else "0"
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from error
 
 
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")
@@ -36,8 +38,15 @@ _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A point in time; naive values are refused, others are turned into UTC."""
 
+MAX_COUNT = 2**31 - 1
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+"""A whole number that fits the integer column of every database: a larger one would stop a loop."""
+
 CanonicalDecimal = Annotated[
-    Decimal, PlainSerializer(_decimal_text, return_type=str, when_used="json")
+    Decimal,
+    Field(max_digits=2 * MAX_DECIMAL_PLACES, decimal_places=MAX_DECIMAL_PLACES),
+    PlainSerializer(decimal_text, return_type=str, when_used="json"),
 ]
 """A number that stands in ids: exact, and with one text only (`0.70` and `0.7` are the same)."""
 

@@ -11,7 +11,7 @@ from deltawheel.contracts.judgement import Judgement
 from deltawheel.contracts.pair import SampleDelta
 from deltawheel.contracts.record import CanonicalDecimal, Name, Record
 
-__all__ = ["PAPER_DIMENSIONS", "Rubric"]
+__all__ = ["PAPER_DIMENSIONS", "PAPER_ORDER_BY", "Rubric"]
 
 PAPER_DIMENSIONS: Mapping[str, str] = {
     "factuality": "Is the final answer right?",
@@ -22,7 +22,10 @@ PAPER_DIMENSIONS: Mapping[str, str] = {
 }
 """The five dimensions of arXiv:2604.08723, section 3, each with the question it asks."""
 
-_ORDER_BY = {"factuality": 1, "step_coherence": 1, "computational_precision": 1}
+PAPER_ORDER_BY: Mapping[str, Decimal] = dict.fromkeys(
+    ("factuality", "step_coherence", "computational_precision"), Decimal(1)
+)
+"""The weights that decide the chosen side where none are given."""
 
 
 class Rubric(Record):
@@ -36,7 +39,7 @@ class Rubric(Record):
     name: Name = "paper-five"
     dimensions: Mapping[str, str] = Field(default=PAPER_DIMENSIONS, min_length=1)
     order_by: Mapping[str, CanonicalDecimal] = Field(
-        default_factory=lambda: {name: Decimal(weight) for name, weight in _ORDER_BY.items()},
+        default=PAPER_ORDER_BY,
         min_length=1,
     )
     tie_width: CanonicalDecimal = Field(default=Decimal(0), ge=0, le=4)
@@ -54,7 +57,8 @@ class Rubric(Record):
     @property
     def digest(self) -> str:
         """Names everything that could change a score or a side."""
-        return digest_of(canonical_json(self))
+        fields = ["rubric", 1, self.name, self.dimensions, self.order_by, self.tie_width]
+        return digest_of(canonical_json(fields))
 
     def deltas(self, first: Judgement, second: Judgement) -> dict[str, SampleDelta]:
         """Return first minus second on each dimension; independent judgements add variances."""
@@ -67,9 +71,13 @@ class Rubric(Record):
         }
 
     def order_delta(self, deltas: Mapping[str, SampleDelta]) -> float:
-        """Return the weighted mean of the deltas by `order_by`, in points of the 1–5 scale."""
+        """Return the weighted mean of the deltas by `order_by`, in points of the 1–5 scale.
+
+        Rounding can carry a mean past the largest difference that there is; it is held to that.
+        """
         total = float(sum(self.order_by.values()))
-        return sum(float(w) * deltas[name].delta for name, w in self.order_by.items()) / total
+        mean = sum(float(w) * deltas[name].delta for name, w in self.order_by.items()) / total
+        return max(-4.0, min(4.0, mean))
 
     def is_tie(self, order_delta: float) -> bool:
         """Tell whether the difference is too small to call one side better.

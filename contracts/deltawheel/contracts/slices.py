@@ -36,6 +36,7 @@ class SliceSpec(Record):
     dimension: str = Field(default=ORDER_BY, description="Whose delta ranks the pairs.")
     share: CanonicalDecimal = Field(gt=0, le=1, description="Share of the stored pairs to take.")
     rubric_digest: str
+    judge_revision: str = Field(description="Whose scores: those of two judges do not compare.")
     paired_before: UtcTime = Field(description="Pairs stored later do not belong to the slice.")
     seed: int = 0
 
@@ -55,4 +56,16 @@ class SliceManifest(Record):
     @property
     def slice_id(self) -> str:
         """Two slices of the same pairs in the same order under the same spec are one slice."""
-        return content_id("slice", 1, self.spec.model_dump(mode="json"), self.pair_ids_digest)
+        return content_id(
+            "slice",
+            1,
+            self.spec.kind.value,
+            self.spec.selector.value,
+            self.spec.dimension,
+            self.spec.share,
+            self.spec.rubric_digest,
+            self.spec.judge_revision,
+            self.spec.paired_before.isoformat(),
+            self.spec.seed,
+            self.pair_ids_digest,
+        )

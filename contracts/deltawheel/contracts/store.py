@@ -7,7 +7,7 @@ busy or away.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from deltawheel.contracts.assignment import Assignment
@@ -16,7 +16,7 @@ from deltawheel.contracts.dead_letter import DeadLetter
 from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.generator import PoolEvent
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
-from deltawheel.contracts.outcome import Closing, Outcome
+from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Prompt, PromptKey
@@ -24,6 +24,7 @@ from deltawheel.contracts.record import Record
 from deltawheel.contracts.trace import Trace
 
 __all__ = [
+    "PAUSE_LEASE",
     "CycleLog",
     "DeltaStats",
     "Evidence",
@@ -37,6 +38,9 @@ __all__ = [
     "RankedPair",
     "Store",
 ]
+
+PAUSE_LEASE = "generation-paused"
+"""Held by a cycle that needs the machine for itself; generation assigns nothing meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,7 @@ class Progress:
     dead_letters: int
     completion_tokens: int
     outcomes: Mapping[Outcome, int]
+    unpaired: Mapping[UnpairedCause, int] = field(default_factory=dict)
     quarantined: Mapping[str, int] = field(default_factory=dict)
     oldest_open_at: datetime | None = None
 
@@ -94,6 +99,18 @@ class Progress:
     def is_drained(self) -> bool:
         """Whether every accepted prompt has its outcome."""
         return self.closed == self.prompts
+
+    @property
+    def tie_share(self) -> float:
+        """Return which share of the closed prompts tied; 0 while none is closed."""
+        return self._share(self.unpaired.get(UnpairedCause.TIE, 0))
+
+    def share(self, outcome: Outcome) -> float:
+        """Return which share of the closed prompts ended so; 0 while none is closed."""
+        return self._share(self.outcomes.get(outcome, 0))
+
+    def _share(self, number: int) -> float:
+        return number / self.closed if self.closed else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +135,10 @@ class RankedPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The rows from which the audit derives one prompt's outcome anew."""
+    """The rows from which the audit derives one prompt's outcome anew.
+
+    `lost_slots` have expired though the wheel turned all the while: nothing explains their wait.
+    """
 
     key: PromptKey
     accepted_at: datetime
@@ -127,6 +147,7 @@ class Evidence:
     judgements: int
     ended_slots: int
     judged_slots: int
+    lost_slots: int
     pairs: int
     quarantined: int
     prompt_failures: int
@@ -160,12 +181,17 @@ class Ledger(Protocol):
         """Store that nobody could be asked."""
         ...
 
-    def close_groups(self, ends: Sequence[GroupEnd]) -> list[Record]:
+    def close_groups(self, ends: Sequence[GroupEnd]) -> list[PreferencePair | QuarantinedPair]:
         """Store closings with their pairs; return the pair events that these groups now hold."""
         ...
 
-    def add_dead_letter(self, letter: DeadLetter, slot_failure: SlotFailed | None = None) -> None:
-        """Store a dead letter, and in the same transaction the slot end that it causes."""
+    def add_dead_letter(
+        self, letter: DeadLetter, slot_failure: SlotFailed | None = None
+    ) -> SlotFailed | Judgement | None:
+        """Store a dead letter, and in the same transaction the slot end that it causes.
+
+        Return what ended the slot, which may be something earlier; None where it causes none.
+        """
         ...
 
     def group(self, key: PromptKey) -> Group | None:
@@ -180,8 +206,16 @@ class Ledger(Protocol):
         """Return events older than `before` whose effect is missing (ARCHITECTURE §4.3)."""
         ...
 
+    def watch(self, *, at: datetime, longest_gap: timedelta, is_paused: bool) -> None:
+        """Note that the wheel turns; a longer gap since the last note, or a pause, stood still."""
+        ...
+
+    def standstill(self, since: datetime, until: datetime) -> timedelta:
+        """Return for how much of this span the wheel stood still."""
+        ...
+
     def expired(self, *, at: datetime, limit: int) -> list[SlotFailed]:
-        """Return an end for each open slot whose assignment has expired."""
+        """Return an end for each open slot whose assignment expired, standstills not counted."""
         ...
 
     def progress(self) -> Progress:
@@ -223,7 +257,13 @@ class PairShelf(Protocol):
         ...
 
     def ranked_pairs(
-        self, *, dimension: str, rubric_digest: str, paired_before: datetime, limit: int | None
+        self,
+        *,
+        dimension: str,
+        rubric_digest: str,
+        judge_revision: str,
+        paired_before: datetime,
+        limit: int | None,
     ) -> list[RankedPair]:
         """Return ids by falling delta on the dimension, ties by id; `order_by` is a dimension."""
         ...
@@ -248,12 +288,8 @@ class PoolLog(Protocol):
 class CycleLog(Protocol):
     """Cycles, their steps, and the promotions that came of them."""
 
-    def claim_schedule(self, schedule: str, scheduled_for: datetime) -> bool:
-        """Win or lose the one claim to a scheduled run."""
-        ...
-
     def add_cycle(self, cycle: Cycle) -> Cycle:
-        """Store a requested cycle."""
+        """Store a requested cycle; one of the same wheel and cause is the same cycle."""
         ...
 
     def cycle(self, cycle_id: str) -> Cycle | None:
@@ -271,7 +307,7 @@ class CycleLog(Protocol):
     def begin_step(
         self, cycle_id: str, name: StepName, *, token: str, at: datetime, lease_until: datetime
     ) -> CycleStep | None:
-        """Take the step's lease and count the attempt; None while another holds it."""
+        """Take the step's lease and count the attempt; None if another holds it, or it is over."""
         ...
 
     def renew_step(self, cycle_id: str, name: StepName, *, token: str, until: datetime) -> bool:
@@ -288,8 +324,12 @@ class CycleLog(Protocol):
         at: datetime,
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
+        is_counted: bool = True,
     ) -> bool:
-        """Write the step's end and give its lease back; False when the token is fenced off."""
+        """Write the step's end and give its lease back; False when the token is fenced off.
+
+        An attempt that was only asked to stop is not counted.
+        """
         ...
 
     def end_cycle(

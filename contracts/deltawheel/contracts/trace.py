@@ -6,7 +6,7 @@ from pydantic import Field
 
 from deltawheel.contracts.generator import Sampling
 from deltawheel.contracts.prompt import PromptKey
-from deltawheel.contracts.record import Record, UtcTime
+from deltawheel.contracts.record import Count, Record, UtcTime
 
 __all__ = ["FinishReason", "Trace"]
 
@@ -27,8 +27,8 @@ class Trace(Record):
 
     trace_id: str
     prompt_id: str
-    round: int
-    slot: int = Field(ge=0)
+    round: Count
+    slot: Count
     generator: str
     generator_revision: str
     served_model: str = Field(description="The model name that the server says has answered.")
@@ -37,10 +37,10 @@ class Trace(Record):
     reasoning: str = Field(default="", description="What the server told apart as reasoning.")
     answer: str
     text_digest: str
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: Count
+    completion_tokens: Count
     finish_reason: FinishReason
-    lineage_depth: int = Field(ge=0)
+    lineage_depth: Count
     accepted_at: UtcTime
     generated_at: UtcTime
 

@@ -1,0 +1,107 @@
+"""The pool of generators: what its event log, read in order, leaves standing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from math import hypot
+
+from deltawheel.contracts.generator import Generator, GeneratorDelta, PoolEvent, PoolEventKind
+from deltawheel.contracts.ids import content_id
+
+__all__ = ["Pool", "declaration_events", "generator_delta"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The members at one point of the log.
+
+    `revision` names that point, so that a stored estimate says which ladder it was read from.
+    """
+
+    members: Mapping[str, Generator]
+    promoted: frozenset[str]
+    revision: str
+
+    @classmethod
+    def from_log(cls, log: Sequence[PoolEvent]) -> "Pool":
+        """Read the log: the last event about a name decides."""
+        members: dict[str, Generator] = {}
+        promoted: set[str] = set()
+        for event in log:
+            name = event.generator.name
+            promoted.discard(name)
+            if event.kind is PoolEventKind.DRAINED:
+                members.pop(name, None)
+                continue
+            members[name] = event.generator
+            if event.kind is PoolEventKind.PROMOTED:
+                promoted.add(name)
+        ladder = [
+            [it.name, it.revision, _decimal(it.capability), _decimal(it.capability_stderr)]
+            for it in members.values()
+        ]
+        revision = content_id("pool", 1, ladder)
+        return cls(members=members, promoted=frozenset(promoted), revision=revision)
+
+    def ranked(self) -> list[Generator]:
+        """Return the members, most capable first; equals by name."""
+        return sorted(self.members.values(), key=lambda member: (-member.capability, member.name))
+
+
+def _decimal(number: float) -> Decimal:
+    return Decimal(repr(number))
+
+
+def generator_delta(stronger: Generator, weaker: Generator, *, pool: Pool) -> GeneratorDelta:
+    """Return how much more capable one is than the other, as the ladder stands.
+
+    Two independent priors: their errors add in quadrature.
+    """
+    return GeneratorDelta(
+        estimate=stronger.capability - weaker.capability,
+        stderr=hypot(stronger.capability_stderr, weaker.capability_stderr),
+        ladder_revision=pool.revision,
+    )
+
+
+def declaration_events(
+    log: Sequence[PoolEvent], declared: Sequence[Generator], *, at: datetime
+) -> list[PoolEvent]:
+    """Return what the settings change: they declare members, and are compared with the log.
+
+    Compared with the *last declaration*, never with the pool: a newly declared generator is
+    added, one that was declared before and now is gone is drained. Promoted members are untouched,
+    and an operator's drain stands as long as the declaration does not change.
+    """
+    last: dict[str, Generator] = {}
+    for event in log:
+        if event.kind is PoolEventKind.DECLARED:
+            last[event.generator.name] = event.generator
+        elif event.kind is PoolEventKind.DRAINED and event.cause.startswith("settings"):
+            last.pop(event.generator.name, None)
+    cause = f"settings {len(log)}"
+    names = {generator.name for generator in declared}
+    added = [
+        PoolEvent(
+            kind=PoolEventKind.DECLARED,
+            generator=generator,
+            reason="declared in the settings",
+            at=at,
+            cause=cause,
+        )
+        for generator in declared
+        if last.get(generator.name) != generator
+    ]
+    gone = [
+        PoolEvent(
+            kind=PoolEventKind.DRAINED,
+            generator=generator,
+            reason="no longer declared in the settings",
+            at=at,
+            cause=cause,
+        )
+        for name, generator in last.items()
+        if name not in names
+    ]
+    return added + gone

@@ -1,0 +1,96 @@
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
+from deltawheel.contracts.pool import Pool, declaration_events, generator_delta
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def a_generator(name: str = "strong", revision: str = "1", capability: float = 0.0) -> Generator:
+    return Generator(
+        name=name, revision=revision, endpoint="server:local", model=name, capability=capability
+    )
+
+
+def an_event(kind: PoolEventKind, name: str, cause: str, revision: str = "1") -> PoolEvent:
+    return PoolEvent(
+        kind=kind, generator=a_generator(name, revision), reason="test", at=AT, cause=cause
+    )
+
+
+def settle(log: list[PoolEvent], declared: list[Generator]) -> list[PoolEvent]:
+    return log + declaration_events(log, declared, at=AT)
+
+
+def test_newly_declared_generator_is_added() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak")])
+    assert set(Pool.from_log(log).members) == {"strong", "weak"}
+
+
+def test_generator_that_is_declared_no_longer_is_drained() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak")])
+    assert set(Pool.from_log(settle(log, [a_generator("strong")])).members) == {"strong"}
+
+
+def test_same_declaration_again_changes_nothing() -> None:
+    log = settle([], [a_generator("strong")])
+    assert declaration_events(log, [a_generator("strong")], at=AT) == []
+
+
+def test_new_revision_replaces_the_old_one() -> None:
+    log = settle(settle([], [a_generator("strong", "1")]), [a_generator("strong", "2")])
+    assert Pool.from_log(log).members["strong"].revision == "2"
+
+
+def test_restart_does_not_drain_a_promoted_member() -> None:
+    log = settle([], [a_generator("strong")])
+    log.append(an_event(PoolEventKind.PROMOTED, "model-v1", "promotion_1"))
+    log = settle(log, [a_generator("strong")])
+    assert set(Pool.from_log(log).members) == {"strong", "model-v1"}
+
+
+def test_operators_drain_stands_after_a_restart() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak")])
+    log.append(an_event(PoolEventKind.DRAINED, "weak", "operator 1"))
+    log = settle(log, [a_generator("strong"), a_generator("weak")])
+    assert set(Pool.from_log(log).members) == {"strong"}
+
+
+def test_generator_declared_again_after_it_was_gone_comes_back() -> None:
+    log = settle(settle([], [a_generator("strong")]), [])
+    assert set(Pool.from_log(settle(log, [a_generator("strong")])).members) == {"strong"}
+
+
+@given(st.lists(st.sets(st.sampled_from(["a", "b", "c"])), max_size=6))
+def test_pool_is_what_was_declared_last(declarations: list[set[str]]) -> None:
+    log: list[PoolEvent] = []
+    for names in declarations:
+        log = settle(log, [a_generator(name) for name in sorted(names)])
+        assert set(Pool.from_log(log).members) == names
+        assert len({event.event_id for event in log}) == len(log)
+
+
+def test_revision_of_the_pool_names_the_ladder_as_it_stands() -> None:
+    strong = a_generator("strong")
+    ladders = [
+        [strong],
+        [strong, a_generator("weak")],
+        [a_generator("strong", "2")],
+        [a_generator("strong", capability=1.0)],
+        [strong.model_copy(update={"capability_stderr": 1.0})],
+        [a_generator("weak")],
+    ]
+    revisions = [Pool.from_log(settle([], ladder)).revision for ladder in ladders]
+    assert len(set(revisions)) == len(ladders)
+    moved = strong.model_copy(update={"endpoint": "http://elsewhere/v1"})
+    assert Pool.from_log(settle([], [moved])).revision == revisions[0]
+
+
+def test_generator_delta_adds_errors_in_quadrature() -> None:
+    strong, weak = a_generator("strong", capability=2), a_generator("weak", capability=0.5)
+    delta = generator_delta(strong, weak, pool=Pool.from_log([]))
+    assert delta.estimate == 1.5
+    assert delta.stderr == (0.5**2 + 0.5**2) ** 0.5
