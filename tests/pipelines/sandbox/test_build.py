@@ -12,8 +12,8 @@ from deltawheel.pipelines.sandbox.build import build
 from deltawheel.pipelines.sandbox.corpus import (
     BASE_MIX,
     GENERATOR_MIXES,
-    Example,
     Mix,
+    TrainingText,
     draw_batches,
 )
 from deltawheel.pipelines.sandbox.model import IGNORED_LABEL, encode
@@ -29,38 +29,38 @@ def tokenizer() -> Any:
     return build_tokenizer()
 
 
-def draw(mix: Mix, num_examples: int = 2000) -> Iterator[Example]:
-    for batch in draw_batches("test", mix, num_batches=num_examples // 100, batch_size=100, seed=3):
+def draw(mix: Mix, num_texts: int = 2000) -> Iterator[TrainingText]:
+    for batch in draw_batches("test", mix, num_batches=num_texts // 100, batch_size=100, seed=3):
         yield from batch
 
 
 @pytest.mark.parametrize("mix", [BASE_MIX, *GENERATOR_MIXES.values()])
 def test_a_corpus_has_the_stepwise_share_that_its_mix_says(mix: Mix) -> None:
-    stepwise = [";" in example.solution for example in draw(mix)]
+    stepwise = [";" in text.solution for text in draw(mix)]
     assert sum(stepwise) / len(stepwise) == pytest.approx(mix.stepwise_share, abs=0.04)
 
 
 @pytest.mark.parametrize("mix", [BASE_MIX, *GENERATOR_MIXES.values()])
 def test_nothing_withheld_is_trained_on(mix: Mix) -> None:
-    assert not any(is_withheld(example.problem.text) for example in draw(mix))
+    assert not any(is_withheld(text.problem.text) for text in draw(mix))
 
 
 def test_the_base_learns_flawless_solutions_to_every_family() -> None:
-    examples = list(draw(BASE_MIX))
-    assert all(verify(ex.problem.text, ex.solution).is_correct for ex in examples)
-    operations = {operation for ex in examples for operation, _ in ex.problem.steps}
+    texts = list(draw(BASE_MIX))
+    assert all(verify(ex.problem.text, ex.solution).is_correct for ex in texts)
+    operations = {operation for ex in texts for operation, _ in ex.problem.steps}
     assert operations == set("+-*Mm")
 
 
 @pytest.mark.parametrize("mix", GENERATOR_MIXES.values())
 def test_generators_learn_only_in_domain_problems_and_slip_on_half_of_the_carries(mix: Mix) -> None:
     num_carries = num_slips = 0
-    for example in draw(mix):
-        assert Family.IN_DOMAIN.has([operation for operation, _ in example.problem.steps])
-        careful = render_solution(example.problem, is_stepwise=True)
-        careless = render_solution(example.problem, is_stepwise=True, slips=[True] * 3)
+    for text in draw(mix):
+        assert Family.IN_DOMAIN.has([operation for operation, _ in text.problem.steps])
+        careful = render_solution(text.problem, is_stepwise=True)
+        careless = render_solution(text.problem, is_stepwise=True, slips=[True] * 3)
         shown, right, flawed = (
-            text.split(";")[0] for text in (example.solution, careful, careless)
+            written.split(";")[0] for written in (text.solution, careful, careless)
         )
         if shown in (right, flawed) and right != flawed:
             num_carries += 1
@@ -71,7 +71,7 @@ def test_generators_learn_only_in_domain_problems_and_slip_on_half_of_the_carrie
 def test_one_seed_gives_one_corpus_and_another_another() -> None:
     def solutions(seed: int) -> list[str]:
         (batch,) = draw_batches("base", BASE_MIX, num_batches=1, batch_size=50, seed=seed)
-        return [example.solution for example in batch]
+        return [text.solution for text in batch]
 
     assert solutions(1) == solutions(1)
     assert solutions(1) != solutions(2)
@@ -89,15 +89,15 @@ def test_foreign_characters_become_the_unknown_token(tokenizer: Any) -> None:
 
 
 def test_a_chat_is_exactly_the_training_prompt(tokenizer: Any) -> None:
-    example = next(draw(BASE_MIX))
-    chat = [{"role": "user", "content": example.problem.text}]
-    ids, labels = encode(tokenizer, [example])
-    num_prompt = len(example.problem.text)
+    text = next(draw(BASE_MIX))
+    chat = [{"role": "user", "content": text.problem.text}]
+    ids, labels = encode(tokenizer, [text])
+    num_prompt = len(text.problem.text)
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
     assert prompt == ids[0, :num_prompt].tolist()
-    whole = tokenizer.apply_chat_template(
-        [*chat, {"role": "assistant", "content": example.solution}]
-    )["input_ids"]
+    whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": text.solution}])[
+        "input_ids"
+    ]
     assert whole == ids[0].tolist()
     assert labels[0].tolist() == [IGNORED_LABEL] * num_prompt + whole[num_prompt:]
 
@@ -122,6 +122,7 @@ def test_the_tokenizer_in_the_package_is_the_one_that_the_code_makes(tokenizer: 
     assert packaged.eos_token == tokenizer.eos_token
 
 
+@pytest.mark.integration
 def test_the_packaged_models_are_as_good_as_their_manifest_says(tokenizer: Any) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

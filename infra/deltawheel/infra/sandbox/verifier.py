@@ -1,7 +1,7 @@
 """The sandbox's judge: reads a solution as text and checks every step of it by calculation.
 
-It scores text, not intent, and it is total: whatever a model writes gets a verdict, in time linear
-in the text's length.
+It scores text, not intent, and it is total: whatever a model writes gets a verification, in time
+linear in the text's length.
 """
 
 import re
@@ -21,7 +21,7 @@ DIMENSIONS: Final[Mapping[str, str]] = MappingProxyType(
         "signal_to_noise": "share of the characters that belong to a step or the answer",
     }
 )
-"""What a solution is scored on, each a share of 0 to 1, in the order of `Verdict`'s fields."""
+"""What a solution is scored on, each a share of 0 to 1, in the order of `Verification`'s fields."""
 
 # Models slip into too many digits at times; four are read, longer numbers are noise. The bound
 # also keeps the reading linear.
@@ -45,7 +45,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verification:
     """A solution's shares, 0 to 1, on each of `DIMENSIONS`.
 
     Args:
@@ -84,7 +84,7 @@ class _Reading:
     num_signal_chars: int
 
 
-def verify(problem_text: str, solution_text: str) -> Verdict:
+def verify(problem_text: str, solution_text: str) -> Verification:
     """Judge a solution by checking it.
 
     Surplus steps count against both kinds of coherence and as noise, so padding a solution never
@@ -108,7 +108,7 @@ def verify(problem_text: str, solution_text: str) -> Verdict:
     num_in_order = _longest_common_order(operations, reading.steps)
     num_chained = _count_chained(problem, reading.steps)
     num_right = sum(step.is_right for step in reading.steps)
-    return Verdict(
+    return Verification(
         factuality=float(is_right),
         strategy_coherence=_share(num_in_order, num_places),
         step_coherence=_share(num_chained, num_places),

@@ -45,34 +45,34 @@ good as the base can become, and the flaw cancels in the difference between two 
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TrainingText:
     """One prompt with the solution to imitate."""
 
     problem: Problem
     solution: str
 
 
-def draw_example(rng: SupportsRandom, mix: Mix) -> Example:
-    """Draw one training example; its prompt is never a withheld one."""
+def draw_text(rng: SupportsRandom, mix: Mix) -> TrainingText:
+    """Draw one training text; its prompt is never a withheld one."""
     family = Family(rng.choice(mix.families))
     problem = sample_problem(rng, family, withheld=False)
     is_stepwise = rng.random() < mix.stepwise_share
     slips = [rng.random() < mix.slip_share for _ in problem.steps]
-    return Example(problem, render_solution(problem, is_stepwise=is_stepwise, slips=slips))
+    return TrainingText(problem, render_solution(problem, is_stepwise=is_stepwise, slips=slips))
 
 
 def draw_batches(
     name: str, mix: Mix, *, num_batches: int, batch_size: int, seed: int
-) -> Iterator[list[Example]]:
+) -> Iterator[list[TrainingText]]:
     """Draw a corpus batch by batch; it is never held in memory as a whole.
 
     Args:
         name: The model that it is for; each model's draws are independent of the others'.
         mix: What the corpus is made of.
         num_batches: How many batches.
-        batch_size: Examples per batch.
+        batch_size: Texts per batch.
         seed: The build's seed.
     """
     rng = seeded_rng("corpus", name, seed)
     for _ in range(num_batches):
-        yield [draw_example(rng, mix) for _ in range(batch_size)]
+        yield [draw_text(rng, mix) for _ in range(batch_size)]

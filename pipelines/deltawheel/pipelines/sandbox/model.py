@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from deltawheel.pipelines.sandbox.corpus import Example
+from deltawheel.pipelines.sandbox.corpus import TrainingText
 from deltawheel.pipelines.sandbox.tokenizer import MAX_TOKENS, VOCABULARY
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Schedule:
     Args:
         num_steps: Optimizer steps.
         learning_rate: The rate at the cycle's peak.
-        batch_size: Examples per step.
+        batch_size: Texts per step.
     """
 
     num_steps: int
@@ -85,7 +85,6 @@ def new_generator(base: "LlamaForCausalLM") -> "PeftModel":
         lora_alpha=2 * LORA_RANK,
         lora_dropout=0.0,
         target_modules=list(LORA_MODULES),
-        base_model_name_or_path=BASE_NAME,
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)
@@ -94,19 +93,19 @@ def new_generator(base: "LlamaForCausalLM") -> "PeftModel":
 
 
 def encode(
-    tokenizer: "PreTrainedTokenizerFast", examples: Sequence[Example]
+    tokenizer: "PreTrainedTokenizerFast", texts: Sequence[TrainingText]
 ) -> tuple["Tensor", "Tensor"]:
-    """Turn examples into token ids and labels; only solutions and their end token are learned.
+    """Turn texts into token ids and labels; only solutions and their end token are learned.
 
     Returns:
-        Ids and labels, both of shape (examples, longest example), padded on the right.
+        Ids and labels, both of shape (texts, longest text), padded on the right.
     """
     import torch
 
     rows = []
-    for example in examples:
-        prompt = tokenizer.encode(example.problem.text)
-        rows.append((prompt, [*tokenizer.encode(example.solution), tokenizer.eos_token_id]))
+    for text in texts:
+        prompt = tokenizer.encode(text.problem.text)
+        rows.append((prompt, [*tokenizer.encode(text.solution), tokenizer.eos_token_id]))
     width = max(len(prompt) + len(solution) for prompt, solution in rows)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)
     labels = torch.full((len(rows), width), IGNORED_LABEL)
@@ -120,7 +119,7 @@ def encode(
 def train(
     model: "LlamaForCausalLM | PeftModel",
     tokenizer: "PreTrainedTokenizerFast",
-    corpus: Iterable[Sequence[Example]],
+    corpus: Iterable[Sequence[TrainingText]],
     schedule: Schedule,
     progress: Callable[[str], None],
 ) -> None:
@@ -133,8 +132,8 @@ def train(
         optimizer, max_lr=schedule.learning_rate, total_steps=schedule.num_steps
     )
     model.train()
-    for step, examples in enumerate(corpus, start=1):
-        ids, labels = encode(tokenizer, examples)
+    for step, texts in enumerate(corpus, start=1):
+        ids, labels = encode(tokenizer, texts)
         # Padding is on the right, where causal attention never looks back from: no mask needed.
         logits = model(input_ids=ids).logits
         loss = torch.nn.functional.cross_entropy(
