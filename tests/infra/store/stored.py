@@ -1,0 +1,45 @@
+"""Stores filled so far, and threads that start at one moment."""
+
+from collections.abc import Callable
+from threading import Barrier, Thread
+from typing import Any
+
+from deltawheel.contracts.prompt import Prompt
+from deltawheel.contracts.store import Store
+from tests.records import a_judgement, a_prompt, a_trace, an_assignment, seconds
+
+LATER = seconds(1000)
+
+
+def add_asked(store: Store, prompt: Prompt | None = None) -> Prompt:
+    """Store a prompt with its assignment."""
+    prompt = prompt or a_prompt()
+    store.add_prompts([prompt])
+    store.add_assignment(an_assignment(prompt))
+    return prompt
+
+
+def add_judged(store: Store, prompt: Prompt | None = None) -> Prompt:
+    """Store a prompt whose slots have both been judged."""
+    prompt = add_asked(store, prompt)
+    for slot in (0, 1):
+        trace = store.add_trace(a_trace(an_assignment(prompt), slot))
+        store.add_judgement(a_judgement(trace))
+    return prompt
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list[Any]:
+    """Start the work in so many threads at one moment; return what they got."""
+    barrier = Barrier(count)
+    results: list[Any] = [None] * count
+
+    def run(index: int) -> None:
+        barrier.wait()
+        results[index] = work(index)
+
+    threads = [Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
