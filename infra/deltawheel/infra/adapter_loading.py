@@ -1,0 +1,71 @@
+"""Loading adapters once: many requests find out together that a server has forgotten one."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from deltawheel.contracts.generator import Generator
+
+__all__ = ["AdapterLoads"]
+
+_Key: TypeAlias = tuple[str, str]
+
+
+class AdapterLoads:
+    """At most one load at a time per endpoint and model, shared by all who need it.
+
+    It belongs to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[_Key, asyncio.Task[None]] = {}
+        self._num_done: Counter[_Key] = Counter()
+
+    def num_done(self, generator: Generator) -> int:
+        """Return how often this adapter was loaded; ask before a request, for `ensure`."""
+        return self._num_done[_key(generator)]
+
+    async def ensure(
+        self,
+        generator: Generator,
+        load: Callable[[Generator], Coroutine[Any, Any, None]],
+        *,
+        since: int,
+    ) -> None:
+        """Wait for a load that ended after `since`, beginning one where none is under way.
+
+        A request that was refused before a load ended, but heard of it after, loads nothing.
+        Whoever is cancelled while waiting leaves the load to the others.
+
+        Args:
+            generator: Whose adapter is missing.
+            load: Loads it; its errors reach everybody who waits.
+            since: What `num_done` gave before the refused request was sent.
+        """
+        key = _key(generator)
+        if self._num_done[key] > since:
+            return
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(load(generator))
+            self._running[key] = task
+            task.add_done_callback(lambda ended: self._end(key, ended))
+        await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Cancel what is under way."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _end(self, key: _Key, task: asyncio.Task[None]) -> None:
+        del self._running[key]
+        # Reading the exception also keeps asyncio quiet when all who waited were cancelled.
+        if not task.cancelled() and task.exception() is None:
+            self._num_done[key] += 1
+
+
+def _key(generator: Generator) -> _Key:
+    return generator.endpoint, generator.model

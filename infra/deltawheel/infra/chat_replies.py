@@ -1,0 +1,186 @@
+"""What model servers answer, read: completions, refusals, and what each of them means."""
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.generator import Generator
+from deltawheel.contracts.ports import Completion
+from deltawheel.contracts.record import Count
+from deltawheel.contracts.trace import FinishReason
+
+__all__ = ["Reply", "completion_of", "refusal_of"]
+
+_SHOWN_CHARS: Final = 300
+_FINISH: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+_BROKEN_OFF: Final = frozenset({"abort", "error"})
+_BUSY: Final = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A server's answer to one request."""
+
+    status: int
+    body: bytes
+    url: str
+    retry_after: str | None = None
+
+    @property
+    def is_unknown_model(self) -> bool:
+        """Whether the server says that it has no such model; a wrong path is 404 as well."""
+        return self.status == 404 and "model" in f"{self.said} {self._error_code}".lower()
+
+    @property
+    def said(self) -> str:
+        """What the server says of an error, in one short line, without any text of ours.
+
+        Validation errors of FastAPI repeat the request: of those, only place and kind are kept.
+        """
+        content = self._json()
+        if not isinstance(content, dict):
+            return _short(self.body.decode(errors="replace")) if content is None else ""
+        error = content.get("error", content)
+        if isinstance(error, dict):
+            error = error.get("message", error.get("detail", ""))
+        if isinstance(error, list):
+            error = "; ".join(_place(fault) for fault in error)
+        return _short(str(error).split("'input':")[0])
+
+    @property
+    def _error_code(self) -> str:
+        content = self._json()
+        error = content.get("error") if isinstance(content, dict) else None
+        return str(error.get("code")) if isinstance(error, dict) else ""
+
+    def _json(self) -> object:
+        try:
+            content: object = json.loads(self.body)
+        except ValueError:
+            return None
+        return content
+
+
+def _short(text: str) -> str:
+    """Return one short line that can be stored: half a surrogate, as JSON may hold, cannot."""
+    return " ".join(text.split())[:_SHOWN_CHARS].encode(errors="replace").decode()
+
+
+def _place(fault: object) -> str:
+    if not isinstance(fault, dict):
+        return ""
+    where = ".".join(map(str, fault.get("loc", ())))
+    return f"{where}: {fault.get('msg', '')}"
+
+
+def refusal_of(reply: Reply, generator: Generator) -> InvalidRecordError | RetryLaterError:
+    """Return the error that an answer other than 200 means.
+
+    What an operator can put right (a key, a path) is tried again: no work is lost by it. What
+    the server says of this very request will not change.
+    """
+    name, status = generator.name, reply.status
+    if status in (401, 403):
+        return RetryLaterError(
+            f"{name} refuses the key ({status}): set the environment variable that "
+            f"generators.{name}.api_key_env names, and restart"
+        )
+    if status in _BUSY or status >= 500:
+        return RetryLaterError(
+            f"{name} is busy or failing ({status}: {reply.said})",
+            retry_after_s=_seconds(reply.retry_after),
+        )
+    if reply.is_unknown_model:
+        return InvalidRecordError(
+            f"revision {generator.revision} of {name} is no longer served ({reply.said})"
+        )
+    if status in (404, 405):
+        return RetryLaterError(
+            f"{name}: there is no {reply.url} ({status}): generators.{name}.endpoint must be the "
+            "base URL of the API, which mostly ends in /v1"
+        )
+    return InvalidRecordError(f"{name} refuses the request ({status}: {reply.said})")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read HTTP's Retry-After: seconds, or a date; None where it says nothing readable."""
+    if retry_after is None:
+        return None
+    try:
+        after_s = float(retry_after)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        aware = until if until.tzinfo else until.replace(tzinfo=UTC)
+        after_s = (aware - datetime.now(UTC)).total_seconds()
+    return max(0.0, after_s) if math.isfinite(after_s) else None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Message(_Part):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(_Part):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(_Part):
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+
+
+class _Answer(_Part):
+    model: str
+    choices: tuple[_Choice]
+    usage: _Usage | None = None
+
+
+def completion_of(reply: Reply, generator: Generator) -> Completion:
+    """Read an answer with status 200.
+
+    Raises:
+        InvalidRecordError: it has not the form that the API promises.
+        RetryLaterError: the server broke the answer off, as vLLM does when it stops; or another
+            model wrote it, for a trace must name who really did: the settings name it otherwise.
+    """
+    try:
+        answer = _Answer.model_validate_json(reply.body)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "body"
+        raise InvalidRecordError(
+            f"{generator.name} answered with something that is no chat completion "
+            f"({where}: {fault['msg']})"
+        ) from None
+    if answer.model != generator.model:
+        raise RetryLaterError(
+            f"{generator.name} was asked as {generator.model!r}, but {_short(answer.model)!r} "
+            f"answered: name the model exactly in generators.{generator.name}.model"
+        )
+    [choice] = answer.choices
+    if choice.finish_reason in _BROKEN_OFF:
+        raise RetryLaterError(f"{generator.name} broke its answer off ({choice.finish_reason})")
+    message, usage = choice.message, answer.usage or _Usage()
+    return Completion(
+        reasoning=message.reasoning or message.reasoning_content or "",
+        answer=message.content or "",
+        served_model=answer.model,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        finish_reason=_FINISH.get(choice.finish_reason or "", FinishReason.OTHER),
+    )

@@ -1,0 +1,121 @@
+"""From the settings' `generators:` to records with exact revisions."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from deltawheel.contracts.errors import ConfigError
+from deltawheel.contracts.generator import Generator
+from deltawheel.contracts.ids import digest_of
+from deltawheel.contracts.settings import GeneratorSettings, ServerSettings, Settings
+from deltawheel.contracts.settings.values import SANDBOX_PREFIX
+from deltawheel.infra.vllm_server import base_folder
+
+__all__ = ["adapter_folder", "declared_generators", "unpinned_generators"]
+
+_ADAPTER_FILE = "adapter_model.safetensors"
+
+
+def declared_generators(settings: Settings) -> list[Generator]:
+    """Return the members that the settings declare.
+
+    The revision of what our own servers serve is the digest of its weights, so a changed file is
+    a new revision. A model behind somebody else's endpoint has the revision that the settings give
+    it. Each base is read once however many members have it: it may be gigabytes.
+
+    Raises:
+        ConfigError: an adapter folder does not exist or holds no safetensors, or a base folder
+            holds no model.
+    """
+    digest_of_base = cache(_weights_digest)
+    return [_declared(one, settings, digest_of_base) for one in settings.generators]
+
+
+def unpinned_generators(settings: Settings) -> list[str]:
+    """Return a sentence for each member whose weights could change without anybody noticing."""
+    servers = {server.name: server for server in settings.servers}
+    return [
+        f"generators.{one.name}.revision: none is given, so a change of {one.model!r} at "
+        f"{one.server or one.endpoint} would go unnoticed; give its exact revision"
+        for one in settings.generators
+        if not (one.adapter or one.revision or _is_base(one, servers))
+    ]
+
+
+def adapter_folder(declared: str, *, name: str) -> Path:
+    """Return the folder of a declared adapter; `sandbox:<name>` means one that ships.
+
+    Raises:
+        ConfigError: there is no adapter in it.
+    """
+    if declared.startswith(SANDBOX_PREFIX):
+        from deltawheel.infra.sandbox.paths import generator_path
+
+        try:
+            folder = generator_path(declared.removeprefix(SANDBOX_PREFIX))
+        except ValueError as error:
+            raise ConfigError(f"generators.{name}.adapter: {error}") from error
+    else:
+        folder = Path(declared).expanduser().resolve()
+    if not (folder / _ADAPTER_FILE).is_file():
+        raise ConfigError(
+            f"generators.{name}.adapter: {declared!r} holds no {_ADAPTER_FILE}; give the folder of "
+            "a LoRA adapter saved as safetensors, or sandbox:strong, sandbox:mid or sandbox:weak"
+        )
+    return folder
+
+
+def _declared(
+    declared: GeneratorSettings, settings: Settings, digest_of_base: Callable[[Path], str]
+) -> Generator:
+    servers = {server.name: server for server in settings.servers}
+    if declared.server is not None:
+        server = servers[declared.server]
+        endpoint, model = f"server:{server.name}", declared.model or server.served_name
+    else:
+        endpoint, model = declared.endpoint or "", declared.model or ""
+    revision, folder = declared.revision or f"unpinned:{model}", None
+    if _is_base(declared, servers):
+        revision = digest_of_base(base_folder(servers[declared.server or ""]))
+    if declared.adapter is not None:
+        folder = adapter_folder(declared.adapter, name=declared.name)
+        revision = digest_of((folder / _ADAPTER_FILE).read_bytes())
+        model = f"{declared.name}-{revision.removeprefix('sha256:')[:12]}"
+    return Generator(
+        name=declared.name,
+        revision=revision,
+        endpoint=endpoint,
+        model=model,
+        adapter_path=str(folder) if folder else None,
+        capability=declared.capability,
+        capability_stderr=declared.capability_stderr,
+        sampling=declared.sampling,
+    )
+
+
+def _is_base(declared: GeneratorSettings, servers: Mapping[str, ServerSettings]) -> bool:
+    """Whether it is the base of one of our servers, and not another model that it serves."""
+    if declared.server is None or declared.adapter is not None:
+        return False
+    return declared.model in {None, servers[declared.server].served_name}
+
+
+def _weights_digest(folder: Path) -> str:
+    """Return the digest of all weights of a model, in the order of the files' names.
+
+    Raises:
+        ConfigError: there are none saved as safetensors.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(
+            f"servers.*.base: {folder} holds no *.safetensors, the digest of which is the "
+            "revision of a generator that is the base itself; give the folder of a model saved so"
+        )
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as weights:
+            while block := weights.read(2**20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,1 @@
+"""Judges: adapters that score traces."""
