@@ -1,0 +1,249 @@
+"""The one place that calls adapters' constructors. Each is imported where it is built.
+
+So a process loads only the vendors that it uses, and another adapter is one line here.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deltawheel.contracts.addresses import host_port
+from deltawheel.contracts.settings import BrokerKind, JudgeKind, Settings, StoreKind
+
+if TYPE_CHECKING:
+    from deltawheel.contracts.clock import Clock, Random
+    from deltawheel.contracts.ports import (
+        ChatModel,
+        Consumer,
+        Failpoints,
+        Judge,
+        PairChecks,
+        Producer,
+        Registry,
+        Telemetry,
+    )
+    from deltawheel.contracts.store import Store
+    from deltawheel.contracts.topics import Topic
+    from deltawheel.infra.gateway_client import GatewayClient
+    from deltawheel.infra.processes import Command
+    from deltawheel.infra.store.engine import Database
+
+__all__ = [
+    "bootstrap_address",
+    "broker_command",
+    "broker_is_ready",
+    "changing_schema",
+    "database_command",
+    "database_is_ready",
+    "failpoints",
+    "load_settings",
+    "make_topics",
+    "open_consumer",
+    "open_gateway",
+    "open_judge",
+    "open_models",
+    "open_pair_checks",
+    "open_producer",
+    "open_registry",
+    "open_store",
+    "open_telemetry",
+    "reading",
+    "serve_telemetry",
+    "system_clock",
+    "system_random",
+]
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a settings file."""
+    from deltawheel.infra.settings_file import load_settings as load
+
+    return load(path)
+
+
+def system_clock() -> "Clock":
+    """Return the machine's clock."""
+    from deltawheel.infra.clock import SystemClock
+
+    return SystemClock()
+
+
+def system_random() -> "Random":
+    """Return the machine's randomness."""
+    from deltawheel.infra.clock import SystemRandom
+
+    return SystemRandom()
+
+
+def open_store(settings: Settings) -> "Store":
+    """Open the store, making what is missing."""
+    from deltawheel.infra.store.store import SqlStore
+
+    return SqlStore(_store_url(settings), wheel=settings.wheel)
+
+
+@contextmanager
+def reading(settings: Settings) -> "Iterator[Store]":
+    """Open the store of a wheel that has run, for commands that only read."""
+    from deltawheel.infra.store.store import SqlStore
+
+    store = SqlStore.open_existing(_store_url(settings), wheel=settings.wheel)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def changing_schema(settings: Settings, *, must_exist: bool) -> "Iterator[Database]":
+    """Open the store's database, whatever schema it has, for the command that changes it."""
+    from deltawheel.infra.store.engine import Database
+
+    database = Database(_store_url(settings), must_exist=must_exist, may_differ=True)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _store_url(settings: Settings) -> str:
+    if settings.store.kind is not StoreKind.LOCAL_POSTGRES:
+        return settings.store_url
+    from deltawheel.infra import local_postgres
+
+    return local_postgres.store_url(settings)
+
+
+def database_command(settings: Settings) -> "Command":
+    """Return how to start the wheel's own PostgreSQL."""
+    from deltawheel.infra import local_postgres
+
+    return local_postgres.postgres_command(settings)
+
+
+def database_is_ready(settings: Settings) -> bool:
+    """Tell whether the wheel's own PostgreSQL answers."""
+    from deltawheel.infra import local_postgres
+
+    return local_postgres.is_ready(settings)
+
+
+def bootstrap_address(settings: Settings) -> str:
+    """Return where clients of the broker connect first."""
+    broker = settings.broker
+    if broker.kind is BrokerKind.KAFKA and broker.bootstrap:
+        return broker.bootstrap
+    return host_port(broker.host, broker.port)
+
+
+def make_topics(settings: Settings) -> None:
+    """Create the topics that are missing."""
+    from deltawheel.infra import kafka_bus
+
+    kafka_bus.make_topics(bootstrap_address(settings), wheel=settings.wheel, broker=settings.broker)
+
+
+def broker_command(settings: Settings) -> "Command":
+    """Return how to start the wheel's own broker."""
+    from deltawheel.infra import brokers
+
+    return brokers.broker_command(settings)
+
+
+def broker_is_ready(settings: Settings) -> bool:
+    """Tell whether the wheel's own broker answers."""
+    from deltawheel.infra import brokers
+
+    return brokers.broker_is_ready(settings)
+
+
+def open_consumer(settings: Settings, *, group: str, topics: Sequence["Topic"]) -> "Consumer":
+    """Join a consumer group of the wheel's."""
+    from deltawheel.infra.kafka_bus import KafkaBusConsumer
+
+    return KafkaBusConsumer(
+        bootstrap_address(settings),
+        group=f"{settings.wheel}.{group}",
+        topics=[topic.of(settings.wheel) for topic in topics],
+        broker=settings.broker,
+        runtime=settings.runtime,
+    )
+
+
+def open_producer(settings: Settings, *, timeout_s: float = 30.0) -> "Producer":
+    """Connect a producer that waits so long for an acknowledgement."""
+    from deltawheel.infra.kafka_bus import KafkaBusProducer
+
+    return KafkaBusProducer(
+        bootstrap_address(settings), broker=settings.broker, timeout_s=timeout_s
+    )
+
+
+def open_telemetry(settings: Settings) -> "Telemetry":
+    """Make the metrics of one process of the wheel."""
+    from deltawheel.infra.telemetry import PrometheusTelemetry
+
+    return PrometheusTelemetry(settings.wheel)
+
+
+def serve_telemetry(telemetry: "Telemetry", is_ready: Callable[[], bool]) -> int:
+    """Serve metrics and health on a free port of loopback; return the port."""
+    from deltawheel.infra.telemetry import PrometheusTelemetry, serve
+
+    if not isinstance(telemetry, PrometheusTelemetry):
+        raise TypeError(f"only Prometheus' metrics can be served, not {type(telemetry).__name__}")
+    return serve(telemetry, is_ready)
+
+
+def failpoints() -> "Failpoints":
+    """Return the failpoints that the environment arms; none, by default."""
+    from deltawheel.infra.failpoints import FileFailpoints
+
+    return FileFailpoints(os.environ)
+
+
+def open_gateway(url: str) -> "GatewayClient":
+    """Build the client of a gateway that runs."""
+    from deltawheel.infra.gateway_client import GatewayClient
+
+    return GatewayClient(url)
+
+
+def open_judge(settings: Settings) -> "Judge":
+    """Build the judge that the settings name, with the faults planted in it, if any."""
+    if settings.judge.kind is JudgeKind.EXACT_MATCH:
+        from deltawheel.infra.judges.exact_match import ExactMatchJudge
+
+        return ExactMatchJudge(settings.judge)
+    from deltawheel.infra.judges.sandbox import SandboxJudge
+
+    return SandboxJudge(settings.judge)
+
+
+def open_pair_checks(settings: Settings) -> "PairChecks":
+    """Build the data-quality checks."""
+    from deltawheel.infra.pair_checks import GreatExpectationsChecks
+
+    return GreatExpectationsChecks(settings.curation)
+
+
+def open_models(settings: Settings, telemetry: "Telemetry") -> "ChatModel":
+    """Build the client of all model servers."""
+    from deltawheel.infra.chat_model import OpenAIChatModel
+    from deltawheel.infra.credentials import endpoint_keys
+
+    return OpenAIChatModel(
+        servers={server.name: server.url for server in settings.servers},
+        api_keys=endpoint_keys(settings),
+        request_timeout_s=settings.generation.request_timeout_s,
+        telemetry=telemetry,
+    )
+
+
+def open_registry(settings: Settings) -> "Registry":
+    """Build the model registry."""
+    from deltawheel.infra.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(settings)
