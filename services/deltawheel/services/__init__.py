@@ -1,1 +1,1 @@
-
+"""The six processes of a wheel. They meet on topics and in the store, never by import."""

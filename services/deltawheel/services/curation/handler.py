@@ -1,0 +1,140 @@
+"""What curation does when a slot has ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from deltawheel.contracts.clock import Clock, Random
+from deltawheel.contracts.errors import InvalidRecordError
+from deltawheel.contracts.events import key_of
+from deltawheel.contracts.failpoints import Failpoint
+from deltawheel.contracts.judgement import SlotFailed
+from deltawheel.contracts.pair import PreferencePair
+from deltawheel.contracts.ports import Failpoints, PairChecks, Telemetry
+from deltawheel.contracts.record import Record
+from deltawheel.contracts.rubric import Rubric
+from deltawheel.contracts.settings import CurationSettings
+from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
+from deltawheel.contracts.topics import Topic, event_type_of
+from deltawheel.services.curation.owed import OwedSchedule
+from deltawheel.services.curation.pairing import form_pairs, group_end
+from deltawheel.services.runtime.batching import MicroBatcher
+from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.offload import offload
+
+__all__ = ["Curation"]
+
+_OWED_LEASE = "owed-events"
+_OWED_PAGE = 5_000
+_Ended = tuple[Group, Sequence[PreferencePair]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Curation:
+    """Close a group once all its slots have ended; until then there is nothing to do.
+
+    All state lies in the store: whichever member gets the last event of a group closes it, and
+    the closing row decides between two that try.
+    """
+
+    settings: CurationSettings
+    store: Store
+    checks: PairChecks
+    rubric: Rubric
+    clock: Clock
+    random: Random
+    telemetry: Telemetry
+    failpoints: Failpoints
+    name: str = "curation"
+    topics: tuple[Topic, ...] = (Topic.JUDGEMENTS,)
+    concurrency: int = field(init=False)
+    ticks: Sequence[Tick] = field(init=False)
+    _close: MicroBatcher[_Ended, Sequence[Record]] = field(init=False)
+    _owed: OwedSchedule = field(init=False)
+    _token: str = field(init=False)
+    _longest_gap: timedelta = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.concurrency = 2 * self.settings.batch_max_pairs
+        self._token = self.random.token()
+        self._owed = OwedSchedule(first_wait_s=self.settings.republish_after_s)
+        self._close = MicroBatcher(
+            self._close_batch,
+            max_items=self.settings.batch_max_pairs,
+            max_wait_s=self.settings.batch_max_wait_s,
+            clock=self.clock,
+        )
+        pause_s = max(1.0, self.settings.republish_after_s / 4)
+        self._longest_gap = timedelta(seconds=4 * pause_s)
+        self.ticks = (
+            Tick(
+                name="owed",
+                interval_s=pause_s,
+                run=self._republish,
+                on_published=self._note_republished,
+            ),
+            Tick(name="expired", interval_s=pause_s, run=self._expire),
+        )
+
+    async def handle(self, record: Record) -> Sequence[Record]:
+        """Return the pair events of the group if this event has ended it, else nothing."""
+        key = key_of(record)
+        group = await offload(self.store.group, key) if key else None
+        if group is None:
+            raise InvalidRecordError(f"the store holds no prompt for this {type(record).__name__}")
+        if not group.has_ended:
+            return []
+        if group.closing is not None:
+            self.telemetry.count("deltawheel_effects_found_total", effect="closing")
+            return await self._close((group, ()))
+        await self.failpoints.reach(Failpoint.CURATION_ENDED, group.prompt.prompt_id)
+        return await self._close((group, form_pairs(group, self.rubric, at=self.clock.now())))
+
+    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+        """A slot that curation hears of has ended already."""
+        return None
+
+    async def _close_batch(self, batch: Sequence[_Ended]) -> Sequence[Sequence[Record]]:
+        pairs = [pair for _, formed in batch for pair in formed]
+        failures = await offload(self.checks.failures, pairs) if pairs else {}
+        at = self.clock.now()
+        ends = [
+            group_end(group, formed, failures, rubric=self.rubric, at=at) for group, formed in batch
+        ]
+        stored = await offload(self.store.close_groups, ends)
+        by_key: dict[object, list[Record]] = {group.prompt.key: [] for group, _ in batch}
+        for event in stored:
+            by_key[event.key].append(event)
+        return [by_key[group.prompt.key] for group, _ in batch]
+
+    async def _republish(self) -> Sequence[Record]:
+        """Publish owed events again; under a lease, for one member is enough."""
+        now = self.clock.now()
+        until = now + timedelta(seconds=2 * self.settings.republish_after_s)
+        is_mine = await offload(
+            self.store.acquire_lease, _OWED_LEASE, token=self._token, at=now, until=until
+        )
+        if not is_mine:
+            return []
+        before = now - timedelta(seconds=self.settings.republish_after_s)
+        owed = await offload(self.store.owed, before=before, limit=_OWED_PAGE)
+        return self._owed.due(owed, at=now)
+
+    def _note_republished(self, events: Sequence[Record]) -> None:
+        self._owed.published(events, at=self.clock.now())
+        for event in events:
+            self.telemetry.count(
+                "deltawheel_owed_events_republished_total", topic=event_type_of(event).topic.value
+            )
+
+    async def _expire(self) -> Sequence[Record]:
+        """End what has waited past its assignment's expiry: the last resort.
+
+        First the time since the last tick is accounted for: nothing expires by what it slept
+        through.
+        """
+        now = self.clock.now()
+        is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=now)
+        await offload(self.store.watch, at=now, longest_gap=self._longest_gap, is_paused=is_paused)
+        expired = await offload(self.store.expired, at=now, limit=_OWED_PAGE)
+        return [await offload(self.store.add_slot_failure, failure) for failure in expired]

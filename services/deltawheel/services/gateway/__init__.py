@@ -1,0 +1,1 @@
+"""Gateway: accepts prompts over HTTP and serves what the store holds."""

@@ -1,0 +1,24 @@
+"""`python -m deltawheel.services.generation --settings FILE`."""
+
+from deltawheel.infra import wiring
+from deltawheel.services.generation.handler import Generation
+from deltawheel.services.runtime.entry import Parts, run_streaming
+
+__all__: list[str] = []
+
+
+def build(parts: Parts) -> Generation:
+    """Wire the handler."""
+    return Generation(
+        settings=parts.settings,
+        store=parts.store,
+        models=wiring.open_models(parts.settings, parts.telemetry),
+        judge_revision=wiring.open_judge(parts.settings).revision,
+        clock=parts.clock,
+        telemetry=parts.telemetry,
+        failpoints=parts.failpoints,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_streaming("generation", build))

@@ -1,0 +1,236 @@
+"""What generation does with a prompt and with a promotion."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from deltawheel.contracts.assignment import Assignment, Slot
+from deltawheel.contracts.clock import Clock
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.failpoints import Failpoint
+from deltawheel.contracts.generator import PoolEvent, PoolEventKind
+from deltawheel.contracts.ids import digest_of, seed_of
+from deltawheel.contracts.judgement import PromptFailed, SlotFailed
+from deltawheel.contracts.pool import Pool, generator_delta
+from deltawheel.contracts.ports import ChatModel, Completion, Failpoints, Telemetry
+from deltawheel.contracts.promotion import Promotion
+from deltawheel.contracts.prompt import Prompt
+from deltawheel.contracts.record import Record
+from deltawheel.contracts.settings import Settings
+from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
+from deltawheel.contracts.topics import Topic
+from deltawheel.contracts.trace import Trace
+from deltawheel.services.generation.rotation import generator_pairs, round_robin
+from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.offload import offload
+
+__all__ = ["Generation"]
+
+_FRESH_S = 1.0
+
+
+@dataclass(slots=True)
+class _PoolView:
+    """The pool and the pause as the store had them less than a second ago."""
+
+    pool: Pool
+    is_paused: bool
+    read_at_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Generation:
+    """Ask the generators that the rotation assigns, and store what they write.
+
+    The assignment is stored before the first model call. A redelivered prompt reads it, finds the
+    traces that are there, and asks only for what is missing.
+    """
+
+    settings: Settings
+    store: Store
+    models: ChatModel
+    judge_revision: str
+    clock: Clock
+    telemetry: Telemetry
+    failpoints: Failpoints
+    name: str = "generation"
+    topics: tuple[Topic, ...] = (Topic.PROMPTS, Topic.PROMOTIONS)
+    ticks: Sequence[Tick] = ()
+    _view: _PoolView | None = field(default=None, init=False)
+
+    @property
+    def concurrency(self) -> int:
+        """How many prompts are in work at the same time."""
+        return self.settings.generation.concurrency
+
+    async def handle(self, record: Record) -> Sequence[Record]:
+        """Fill the slots of a prompt, or take a promoted generator into the pool."""
+        match record:
+            case Prompt():
+                return await self._answer(record)
+            case Promotion():
+                return await self._adopt(record)
+            case _:
+                raise InvalidRecordError(f"generation has no use for a {type(record).__name__}")
+
+    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+        """Refusing a prompt or a promotion ends no slot: single slots end in `handle`."""
+        return None
+
+    async def _answer(self, prompt: Prompt) -> Sequence[Record]:
+        group = await offload(self.store.group, prompt.key)
+        if group is None or group.prompt.wheel != self.settings.wheel:
+            raise InvalidRecordError(
+                f"the store holds no prompt {prompt.prompt_id} of round {prompt.round}: "
+                "submit it through the gateway"
+            )
+        if group.prompt_failure is not None:
+            return [group.prompt_failure]
+        assignment = group.assignment or await self._assign(group)
+        if isinstance(assignment, PromptFailed):
+            return [assignment]
+        return await self._fill(group, assignment)
+
+    async def _assign(self, group: Group) -> Assignment | PromptFailed:
+        view = await self._look()
+        if view.is_paused:
+            raise RetryLaterError("generation is paused while a cycle trains on this machine")
+        pairs = generator_pairs(view.pool, self.settings.rotation.pairs)
+        now = self.clock.now()
+        if not pairs and await self._has_waited_too_long(group.prompt, now):
+            return await self._give_up(group.prompt, now)
+        stronger, weaker = round_robin(group.prompt.key, pairs)
+        assignment = Assignment(
+            prompt_id=group.prompt.prompt_id,
+            round=group.prompt.round,
+            slots=(Slot(index=0, generator=stronger), Slot(index=1, generator=weaker)),
+            judge_revisions=(self.judge_revision,),
+            rubric_digest=self.settings.make_rubric().digest,
+            generator_delta=generator_delta(stronger, weaker, pool=view.pool),
+            policy=self.settings.rotation.policy,
+            accepted_at=group.prompt.accepted_at,
+            assigned_at=now,
+            expires_at=now + timedelta(seconds=self.settings.generation.expire_after_s),
+        )
+        stored = await offload(self.store.add_assignment, assignment)
+        await self.failpoints.reach(Failpoint.GENERATION_ASSIGNED, stored.prompt_id)
+        return stored
+
+    async def _has_waited_too_long(self, prompt: Prompt, now: datetime) -> bool:
+        """Whether the prompt has waited past its expiry, less what the wheel stood still."""
+        stood = await offload(self.store.standstill, prompt.accepted_at, now)
+        waited_s = (now - prompt.accepted_at - stood).total_seconds()
+        return waited_s > self.settings.generation.expire_after_s
+
+    async def _give_up(self, prompt: Prompt, now: datetime) -> PromptFailed:
+        failure = PromptFailed(
+            prompt_id=prompt.prompt_id,
+            round=prompt.round,
+            reason="no two generators could be paired for generation.expire_after_s "
+            f"({self.settings.generation.expire_after_s:.0f} s)",
+            accepted_at=prompt.accepted_at,
+            failed_at=now,
+        )
+        return await offload(self.store.add_prompt_failure, failure)
+
+    async def _look(self) -> _PoolView:
+        at_s = self.clock.monotonic()
+        if self._view is None or at_s - self._view.read_at_s > _FRESH_S:
+            pool = Pool.from_log(await offload(self.store.pool_log))
+            is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=self.clock.now())
+            self._view = _PoolView(pool, is_paused, at_s)
+        return self._view
+
+    async def _fill(self, group: Group, assignment: Assignment) -> Sequence[Record]:
+        ends = await asyncio.gather(
+            *(self._fill_slot(group, assignment, slot) for slot in assignment.slots),
+            return_exceptions=True,
+        )
+        errors = [end for end in ends if isinstance(end, BaseException)]
+        # One slot's wait must not hide what nobody knows of the other.
+        for error in sorted(errors, key=lambda error: isinstance(error, RetryLaterError)):
+            raise error
+        return [end for end in ends if isinstance(end, Record)]
+
+    async def _fill_slot(self, group: Group, assignment: Assignment, slot: Slot) -> Record:
+        trace_id = assignment.trace_id(slot.index)
+        if found := group.traces.get(trace_id):
+            self.telemetry.count("deltawheel_effects_found_total", effect="trace")
+            return found
+        for failure in group.slot_failures:
+            if failure.slot == slot.index:
+                self.telemetry.count("deltawheel_effects_found_total", effect="slot_failure")
+                return failure
+        seed = seed_of(trace_id)
+        try:
+            completion = await self.models.complete(
+                slot.generator, group.prompt.messages, seed=seed
+            )
+        except InvalidRecordError as error:
+            return await self._fail_slot(assignment, slot, str(error))
+        trace = self._trace(assignment, slot, trace_id, seed, completion)
+        self.telemetry.count(
+            "deltawheel_completion_tokens_total",
+            completion.completion_tokens,
+            generator=slot.generator.name,
+        )
+        return await offload(self.store.add_trace, trace)
+
+    def _trace(
+        self, assignment: Assignment, slot: Slot, trace_id: str, seed: int, completion: Completion
+    ) -> Trace:
+        return Trace(
+            trace_id=trace_id,
+            prompt_id=assignment.prompt_id,
+            round=assignment.round,
+            slot=slot.index,
+            generator=slot.generator.name,
+            generator_revision=slot.generator.revision,
+            served_model=completion.served_model,
+            sampling=slot.sampling,
+            seed=seed,
+            reasoning=completion.reasoning,
+            answer=completion.answer,
+            text_digest=digest_of(completion.reasoning + completion.answer),
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            finish_reason=completion.finish_reason,
+            lineage_depth=slot.generator.lineage_depth,
+            accepted_at=assignment.accepted_at,
+            generated_at=self.clock.now(),
+        )
+
+    async def _fail_slot(self, assignment: Assignment, slot: Slot, reason: str) -> Record:
+        failure = SlotFailed(
+            prompt_id=assignment.prompt_id,
+            round=assignment.round,
+            slot=slot.index,
+            reason=reason,
+            accepted_at=assignment.accepted_at,
+            failed_at=self.clock.now(),
+        )
+        return await offload(self.store.add_slot_failure, failure)
+
+    async def _adopt(self, announced: Promotion) -> Sequence[Record]:
+        """Take in what the store holds: a promotion that nobody decided on names no member."""
+        decided = await offload(self.store.promotions)
+        promotion = next(
+            (row for row in decided if row.promotion_id == announced.promotion_id), None
+        )
+        if promotion is None:
+            raise InvalidRecordError(
+                f"the store holds no decision to promote version {announced.version} of "
+                f"{announced.model_name}"
+            )
+        event = PoolEvent(
+            kind=PoolEventKind.PROMOTED,
+            generator=promotion.generator,
+            reason=f"version {promotion.version} of {promotion.model_name} was promoted",
+            at=self.clock.now(),
+            cause=promotion.promotion_id,
+        )
+        await self.models.load(promotion.generator)
+        await offload(self.store.add_pool_events, [event])
+        self._view = None
+        return []

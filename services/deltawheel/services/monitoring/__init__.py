@@ -1,0 +1,1 @@
+"""Monitoring: turns what has happened into metrics that people and alerts read."""

@@ -1,0 +1,107 @@
+"""What monitoring does with an event: it learns that rows have changed."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from deltawheel.contracts.clock import Clock
+from deltawheel.contracts.failpoints import Failpoint
+from deltawheel.contracts.judgement import SlotFailed
+from deltawheel.contracts.outcome import Outcome, UnpairedCause
+from deltawheel.contracts.ports import Failpoints, Telemetry
+from deltawheel.contracts.record import Record
+from deltawheel.contracts.settings import MonitoringSettings
+from deltawheel.contracts.slices import ORDER_BY
+from deltawheel.contracts.store import DeltaStats, Progress, Store
+from deltawheel.contracts.topics import Topic, event_type_of
+from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.offload import offload
+
+__all__ = ["Monitoring"]
+
+_SHOWN_REASONS = 50
+
+
+@dataclass(slots=True, kw_only=True)
+class Monitoring:
+    """Keep the gauges equal to the rows.
+
+    Events are counted as they pass, but every gauge is read from the store: a redelivered event
+    counts nothing twice there, and a restart forgets nothing.
+    """
+
+    settings: MonitoringSettings
+    store: Store
+    clock: Clock
+    telemetry: Telemetry
+    failpoints: Failpoints
+    name: str = "monitoring"
+    topics: tuple[Topic, ...] = (
+        Topic.PROMPTS,
+        Topic.TRACES,
+        Topic.JUDGEMENTS,
+        Topic.PAIRS,
+        Topic.PROMOTIONS,
+    )
+    concurrency: int = 512
+    ticks: Sequence[Tick] = field(init=False)
+    _num_seen: int = field(default=0, init=False)
+    _num_shown: int = field(default=-1, init=False)
+    _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self.ticks = (Tick(name="refresh", interval_s=self.settings.refresh_s, run=self._refresh),)
+
+    async def handle(self, record: Record) -> Sequence[Record]:
+        """Count the event and have the gauges read anew."""
+        topic = event_type_of(record).topic.value
+        self.telemetry.count("deltawheel_events_seen_total", topic=topic)
+        self._num_seen += 1
+        await self.failpoints.reach(Failpoint.MONITORING_SEEN, topic)
+        return []
+
+    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+        """Monitoring only watches."""
+        return None
+
+    async def _refresh(self) -> Sequence[Record]:
+        async with self._refreshing:
+            progress = await offload(self.store.progress)
+            if (num_seen := self._num_seen) != self._num_shown:
+                self._show_deltas(await offload(self.store.delta_stats))
+                self._num_shown = num_seen
+            self._show_progress(progress)
+        return []
+
+    def _show_progress(self, progress: Progress) -> None:
+        show = self.telemetry.set
+        for outcome in Outcome:
+            show("deltawheel_prompts", progress.outcomes.get(outcome, 0), outcome=outcome.value)
+        show("deltawheel_prompts", progress.prompts - progress.closed, outcome="open")
+        for cause in UnpairedCause:
+            count = progress.unpaired.get(cause, 0)
+            show("deltawheel_unpaired_prompts", count, cause=cause.value)
+        show("deltawheel_tie_share", progress.tie_share)
+        show("deltawheel_quarantine_share", progress.share(Outcome.QUARANTINED))
+        show("deltawheel_dead_letter_share", progress.share(Outcome.DEAD_LETTERED))
+        show("deltawheel_traces", progress.traces)
+        show("deltawheel_judgements", progress.judgements)
+        show("deltawheel_dead_letters", progress.dead_letters)
+        for expectation, count in list(progress.quarantined.items())[:_SHOWN_REASONS]:
+            show("deltawheel_quarantined_pairs", count, expectation=expectation)
+        oldest = progress.oldest_open_at
+        age_s = (self.clock.now() - oldest).total_seconds() if oldest else 0.0
+        show("deltawheel_oldest_open_prompt_seconds", age_s)
+
+    def _show_deltas(self, stats: Sequence[DeltaStats]) -> None:
+        for row in stats:
+            sides = {"chosen": row.chosen_generator, "rejected": row.rejected_generator}
+            self.telemetry.set(
+                "deltawheel_sample_delta_mean", row.mean_delta, dimension=row.dimension, **sides
+            )
+            if row.dimension == ORDER_BY:
+                self.telemetry.set("deltawheel_pairs", row.num_pairs, **sides)
+                self.telemetry.set(
+                    "deltawheel_generator_delta_mean", row.mean_generator_delta, **sides
+                )

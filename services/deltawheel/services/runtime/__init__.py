@@ -1,0 +1,1 @@
+"""The loop that all services share: polling, bounded work, effects before events before offsets."""

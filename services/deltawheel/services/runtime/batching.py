@@ -1,0 +1,77 @@
+"""Micro-batches: some work costs nearly the same for one item as for five hundred."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from deltawheel.contracts.clock import Clock
+
+__all__ = ["MicroBatcher"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class MicroBatcher(Generic[Item, Result]):
+    """Gathers what callers bring until the batch is full or the wait is over, then runs it once.
+
+    Every caller gets the result of its own item; an error of the batch reaches all of its callers.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        max_items: int,
+        max_wait_s: float,
+        clock: Clock,
+    ) -> None:
+        self._run = run
+        self._max_items = max_items
+        self._max_wait_s = max_wait_s
+        self._clock = clock
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._full = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: Item) -> Result:
+        """Bring one item and wait for its result."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if len(self._waiting) >= self._max_items:
+            self._full.set()
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        while self._waiting:
+            await self._fill()
+            batch, self._waiting = (
+                self._waiting[: self._max_items],
+                self._waiting[self._max_items :],
+            )
+            await self._answer(batch)
+
+    async def _fill(self) -> None:
+        if len(self._waiting) >= self._max_items:
+            return
+        self._full.clear()
+        timer = asyncio.ensure_future(self._clock.sleep(self._max_wait_s))
+        filled = asyncio.ensure_future(self._full.wait())
+        await asyncio.wait({timer, filled}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (timer, filled):
+            task.cancel()
+
+    async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        [outcome] = await asyncio.gather(
+            self._run([item for item, _ in batch]), return_exceptions=True
+        )
+        if isinstance(outcome, BaseException):
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(outcome)
+            return
+        for (_, future), result in zip(batch, outcome, strict=True):
+            if not future.done():
+                future.set_result(result)

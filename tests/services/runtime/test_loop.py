@@ -1,0 +1,688 @@
+"""The loop over the bus in memory: what becomes of a record, in which order, and when it stops."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import pytest
+
+from deltawheel.contracts.dead_letter import DeadLetter
+from deltawheel.contracts.errors import ExitCode, InvalidRecordError, RetryLaterError
+from deltawheel.contracts.events import InboundMessage, OutboundMessage, decode, encode
+from deltawheel.contracts.judgement import Judgement, SlotFailed
+from deltawheel.contracts.ports import TopicPartition
+from deltawheel.contracts.prompt import Prompt
+from deltawheel.contracts.record import Record
+from deltawheel.contracts.settings import RuntimeSettings, Settings
+from deltawheel.contracts.topics import Topic
+from deltawheel.infra.clock import SystemClock, SystemRandom
+from deltawheel.infra.memory_bus import MemoryBus, MemoryConsumer, MemoryProducer
+from deltawheel.infra.telemetry import PrometheusTelemetry
+from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.loop import Loop
+from deltawheel.services.runtime.run import run_service
+from tests.records import WHEEL, a_judgement, a_prompt, a_slot_failure, a_trace, an_assignment
+
+PROMPTS, TRACES = Topic.PROMPTS.of(WHEEL), Topic.TRACES.of(WHEEL)
+SETTINGS = Settings(
+    wheel=WHEEL,
+    runtime=RuntimeSettings(
+        poll_timeout_s=0.01, backoff_base_s=0.01, backoff_cap_s=0.05, drain_timeout_s=5
+    ),
+)
+
+
+async def as_trace(record: Record) -> Sequence[Record]:
+    assert isinstance(record, Prompt)
+    return [a_trace(an_assignment(record))]
+
+
+@dataclass
+class Deeds:
+    """What was done, in order."""
+
+    done: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RecordingConsumer:
+    """A member of a group in memory, whose commits are written down.
+
+    `before_poll` runs in the thread that polls: what swaps `inner` must not do so beside a poll.
+    """
+
+    inner: MemoryConsumer
+    deeds: Deeds
+    before_poll: Callable[[], None] = lambda: None
+    as_polled: Callable[[InboundMessage], InboundMessage] = lambda message: message
+    num_failing_polls: int = 0
+    has_fallen_out: bool = False
+    was_closed: bool = False
+
+    def poll(self, timeout_s: float) -> Sequence[InboundMessage]:
+        self.before_poll()
+        if self.num_failing_polls:
+            self.num_failing_polls -= 1
+            raise RetryLaterError("no broker")
+        return [self.as_polled(message) for message in self.inner.poll(timeout_s)]
+
+    def assigned(self) -> frozenset[TopicPartition]:
+        return self.inner.assigned()
+
+    def has_joined(self) -> bool:
+        return self.inner.has_joined() and not self.has_fallen_out
+
+    def pause(self, partitions: frozenset[TopicPartition]) -> None:
+        self.deeds.done.append("pause")
+        self.inner.pause(partitions)
+
+    def resume(self, partitions: frozenset[TopicPartition]) -> None:
+        self.deeds.done.append("resume")
+        self.inner.resume(partitions)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.inner.commit(offsets)
+        self.deeds.done += [f"commit {offset}" for offset in offsets.values()]
+
+    def lag(self) -> Mapping[TopicPartition, int]:
+        return self.inner.lag()
+
+    def close(self) -> None:
+        self.was_closed = True
+        self.inner.close()
+
+
+@dataclass
+class RecordingProducer:
+    """A producer in memory, whose messages are written down."""
+
+    inner: MemoryProducer
+    deeds: Deeds
+    num_failures: int = 0
+
+    def publish(self, messages: Sequence[OutboundMessage]) -> None:
+        if self.num_failures:
+            self.num_failures -= 1
+            raise RetryLaterError("not acknowledged")
+        self.inner.publish(messages)
+        self.deeds.done += [f"publish {message.topic}" for message in messages]
+
+    def close(self) -> None:
+        self.deeds.done.append("producer closed")
+
+
+@dataclass
+class Letters:
+    """A ledger of dead letters alone."""
+
+    deeds: Deeds
+    stored: list[tuple[DeadLetter, SlotFailed | None]] = field(default_factory=list)
+    earlier_end: Judgement | None = None
+
+    def add_dead_letter(
+        self, letter: DeadLetter, slot_failure: SlotFailed | None = None
+    ) -> SlotFailed | Judgement | None:
+        self.deeds.done.append("letter")
+        self.stored.append((letter, slot_failure))
+        return self.earlier_end or slot_failure
+
+
+@dataclass
+class FakeHandler:
+    """Does what a test says."""
+
+    work: Callable[[Record], Awaitable[Sequence[Record]]] = as_trace
+    name: str = "generation"
+    topics: tuple[Topic, ...] = (Topic.PROMPTS,)
+    concurrency: int = 4
+    ticks: Sequence[Tick] = ()
+    end: SlotFailed | None = None
+    slot_end_threads: list[threading.Thread] = field(default_factory=list)
+
+    async def handle(self, record: Record) -> Sequence[Record]:
+        return await self.work(record)
+
+    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+        self.slot_end_threads.append(threading.current_thread())
+        return self.end
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, which a test can put ahead."""
+
+    ahead_s: float = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+class Stage:
+    """A loop between a bus in memory and a ledger."""
+
+    def __init__(self, handler: FakeHandler, settings: Settings = SETTINGS) -> None:
+        self.bus = MemoryBus(wheel=WHEEL, partitions=1)
+        self.deeds = Deeds()
+        self.letters = Letters(self.deeds)
+        self.consumer = RecordingConsumer(self.join(), self.deeds)
+        self.producer = RecordingProducer(self.bus.producer(), self.deeds)
+        self.telemetry = PrometheusTelemetry()
+        self.clock = ShiftedClock()
+        self.handler = handler
+        self.settings = settings
+        self.loop = Loop(
+            handler,
+            consumer=self.consumer,
+            producer=self.producer,
+            ledger=self.letters,
+            clock=self.clock,
+            random=SystemRandom(0),
+            telemetry=self.telemetry,
+            settings=settings,
+        )
+
+    def join(self) -> MemoryConsumer:
+        return self.bus.consumer(group="generation", topics=[PROMPTS])
+
+    def send(self, *records: Record) -> None:
+        self.bus.producer().publish(
+            [encode(record, wheel=WHEEL, service="gateway") for record in records]
+        )
+
+    def send_raw(self, value: bytes, *, headers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        message = OutboundMessage(topic=PROMPTS, key=b"some key", value=value, headers=headers)
+        self.bus.producer().publish([message])
+
+    @property
+    def committed(self) -> int | None:
+        return self.bus.committed("generation").get(TopicPartition(PROMPTS, 0))
+
+    @property
+    def published(self) -> list[Record]:
+        return [decode(message, wheel=WHEEL) for message in self.bus.messages(TRACES)]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.telemetry.registry.get_sample_value(name, labels)
+
+    async def run_until(self, is_reached: Callable[[], bool]) -> None:
+        running = asyncio.create_task(self.loop.run())
+        await self.until(lambda: is_reached() or running.done())
+        self.loop.stop()
+        await running
+
+    async def until(self, is_reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not is_reached():
+                await asyncio.sleep(0.005)
+
+
+async def test_effect_comes_before_its_event_and_the_event_before_the_offset() -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        stage.deeds.done.append("effect")
+        return await as_trace(record)
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 1)
+    assert stage.deeds.done == ["effect", f"publish {TRACES}", "commit 1"]
+    assert stage.published == [a_trace(an_assignment(a_prompt()))]
+    assert stage.consumer.was_closed
+
+
+async def test_every_record_is_published_and_committed() -> None:
+    stage = Stage(FakeHandler())
+    stage.send(*(a_prompt(f"{number}+1=") for number in range(200)))
+    await stage.run_until(lambda: stage.committed == 200)
+    assert (
+        len({record.trace_id for record in stage.published if hasattr(record, "trace_id")}) == 200
+    )
+    assert stage.metric("deltawheel_records_total", topic="prompts", result="done") == 200
+    assert stage.metric("deltawheel_events_published_total", topic="traces") == 200
+    assert stage.metric("deltawheel_handling_seconds_count", topic="prompts") == 200
+
+
+async def test_lag_of_each_partition_is_shown() -> None:
+    stage = Stage(FakeHandler())
+    stage.send(a_prompt())
+    labels = {"topic": "prompts", "partition": "0"}
+    await stage.run_until(lambda: stage.metric("deltawheel_lag_records", **labels) is not None)
+    assert stage.metric("deltawheel_lag_records", **labels) == 0
+
+
+async def test_no_more_records_are_worked_on_than_the_handler_asks_for() -> None:
+    at_once, most = 0, 0
+
+    async def work(record: Record) -> Sequence[Record]:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.001)
+        at_once -= 1
+        return []
+
+    stage = Stage(FakeHandler(work, concurrency=3))
+    stage.send(*(a_prompt(f"{number}+1=") for number in range(60)))
+    await stage.run_until(lambda: stage.committed == 60)
+    assert most == 3
+
+
+async def test_partitions_pause_while_too_much_is_in_flight_and_resume() -> None:
+    gate = asyncio.Event()
+
+    async def work(record: Record) -> Sequence[Record]:
+        await gate.wait()
+        return []
+
+    stage = Stage(FakeHandler(work))
+    stage.send(*(a_prompt(f"{number}+1=") for number in range(20)))
+    running = asyncio.create_task(stage.loop.run())
+    await stage.until(lambda: "pause" in stage.deeds.done)
+    stage.send(a_prompt("late"))
+    assert stage.metric("deltawheel_paused_partitions") == 1
+    gate.set()
+    await stage.until(lambda: stage.committed == 21)
+    stage.loop.stop()
+    await running
+    assert "resume" in stage.deeds.done
+    assert stage.metric("deltawheel_paused_partitions") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "reason"),
+    [
+        (b"\xff\x00 garbage", (), "unknown event type"),
+        (b"{}", (("ce_type", b"io.deltawheel.prompt.accepted.v1"),), "not a valid Prompt"),
+        (b"{}", (("ce_type", b"io.deltawheel.trace.generated.v1"),), "belongs on"),
+        (b"{}", (("ce_type", b"\xff"),), ""),
+    ],
+)
+async def test_garbage_becomes_a_dead_letter_and_stalls_nothing(
+    value: bytes, headers: tuple[tuple[str, bytes], ...], reason: str
+) -> None:
+    stage = Stage(FakeHandler())
+    stage.send_raw(value, headers=headers)
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 2)
+    [(letter, end)] = stage.letters.stored
+    assert (letter.key, letter.value, end) == (b"some key", value, None)
+    assert reason in letter.reason
+    [message] = stage.bus.messages(Topic.DEAD_LETTERS.of(WHEEL))
+    assert (message.key, message.value) == (b"some key", value)
+    told = dict(message.headers)
+    assert told["__connect.errors.topic"] == PROMPTS.encode()
+    assert told["__connect.errors.partition"] == b"0"
+    assert told["__connect.errors.offset"] == b"0"
+    assert told["__connect.errors.exception.class.name"] == b"InvalidRecordError"
+    assert told["__connect.errors.exception.message"] == letter.reason.encode()
+    assert len(stage.published) == 1
+    assert stage.metric("deltawheel_records_total", topic="prompts", result="dead_letter") == 1
+
+
+async def test_refused_record_is_stored_with_its_slot_end_then_published_then_committed() -> None:
+    async def refuse(record: Record) -> Sequence[Record]:
+        raise InvalidRecordError("nobody can answer this")
+
+    end = a_slot_failure()
+    stage = Stage(FakeHandler(refuse, end=end))
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 1)
+    [(letter, stored_end)] = stage.letters.stored
+    assert stored_end == end
+    assert letter.prompt_key == a_prompt().key
+    dead_letters, judgements = Topic.DEAD_LETTERS.of(WHEEL), Topic.JUDGEMENTS.of(WHEEL)
+    order = ["letter", f"publish {dead_letters}", f"publish {judgements}", "commit 1"]
+    assert stage.deeds.done == order
+    assert threading.main_thread() not in stage.handler.slot_end_threads
+
+
+async def test_of_a_slot_that_had_ended_already_the_stored_end_is_published() -> None:
+    async def refuse(record: Record) -> Sequence[Record]:
+        raise InvalidRecordError("nobody can answer this")
+
+    stage = Stage(FakeHandler(refuse, end=a_slot_failure()))
+    stage.letters.earlier_end = a_judgement()
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 1)
+    [message] = stage.bus.messages(Topic.JUDGEMENTS.of(WHEEL))
+    assert decode(message, wheel=WHEEL) == a_judgement()
+
+
+async def test_what_the_bus_could_not_read_becomes_a_dead_letter_and_is_passed_by() -> None:
+    def unreadable(message: InboundMessage) -> InboundMessage:
+        if message.value != b"foreign":
+            return message
+        return replace(message, key=None, value=None, headers=(), fault="unknown codec")
+
+    stage = Stage(FakeHandler())
+    stage.consumer.as_polled = unreadable
+    stage.send_raw(b"foreign")
+    stage.send_raw(b"foreign")
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 3)
+    letters = [letter for letter, _ in stage.letters.stored]
+    assert {(letter.offset, letter.reason) for letter in letters} == {
+        (0, "unknown codec"),
+        (1, "unknown codec"),
+    }
+    buried = stage.bus.messages(Topic.DEAD_LETTERS.of(WHEEL))
+    assert {message.key for message in buried} == {each.letter_id.encode() for each in letters}
+    assert {message.value for message in buried} == {None}
+    assert len(letters) == len({letter.letter_id for letter in letters}) == 2
+    assert len(stage.published) == 1
+
+
+async def test_record_with_neither_key_nor_value_is_buried_like_any_other() -> None:
+    def emptied(message: InboundMessage) -> InboundMessage:
+        return replace(message, key=None, value=None)
+
+    stage = Stage(FakeHandler())
+    stage.consumer.as_polled = emptied
+    stage.send_raw(b"")
+    await stage.run_until(lambda: stage.committed == 1)
+    [(letter, _)] = stage.letters.stored
+    assert (letter.key, letter.value) == (None, None)
+    [message] = stage.bus.messages(Topic.DEAD_LETTERS.of(WHEEL))
+    assert message.key == letter.letter_id.encode()
+
+
+async def test_record_is_tried_again_until_the_world_is_ready() -> None:
+    tries = 0
+
+    async def work(record: Record) -> Sequence[Record]:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise RetryLaterError("busy")
+        return []
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 1)
+    assert tries == 4
+    assert stage.letters.stored == []
+    assert stage.metric("deltawheel_retries_total", topic="prompts") == 3
+
+
+async def test_event_that_was_not_acknowledged_is_published_again_before_the_commit() -> None:
+    stage = Stage(FakeHandler())
+    stage.producer.num_failures = 2
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 1)
+    assert stage.deeds.done == [f"publish {TRACES}", "commit 1"]
+
+
+async def test_record_that_waits_for_its_next_try_holds_its_offset_but_not_the_others() -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        if record == a_prompt("first"):
+            raise RetryLaterError("busy", retry_after_s=60)
+        return await as_trace(record)
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt("first"), *(a_prompt(f"{number}+1=") for number in range(3)))
+    await stage.run_until(lambda: len(stage.published) == 3)
+    assert stage.committed is None
+
+
+async def test_polling_goes_on_when_the_broker_comes_back() -> None:
+    stage = Stage(FakeHandler())
+    stage.consumer.num_failing_polls = 3
+    stage.send(a_prompt())
+    await stage.run_until(lambda: stage.committed == 1)
+    assert len(stage.published) == 1
+
+
+async def test_unknown_error_stops_the_loop_without_committing() -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        raise ZeroDivisionError("a bug")
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt(), a_prompt("other"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        await stage.run_until(lambda: False)
+    assert stage.committed is None
+    assert stage.letters.stored == []
+    assert stage.consumer.was_closed
+
+
+async def test_failure_waits_for_nobody() -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        if record == a_prompt("bad"):
+            await stage.until(lambda: waiting.is_set())
+            raise ZeroDivisionError("a bug")
+        waiting.set()
+        await asyncio.Event().wait()
+        return []
+
+    waiting = asyncio.Event()
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt("endless"), a_prompt("bad"))
+    async with asyncio.timeout(SETTINGS.runtime.drain_timeout_s):
+        with pytest.raises(ZeroDivisionError):
+            await stage.run_until(lambda: False)
+
+
+async def test_what_stopped_uncommitted_comes_again_to_the_next_member() -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        raise ZeroDivisionError("a bug")
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt())
+    with suppress(ZeroDivisionError):
+        await stage.run_until(lambda: False)
+    [message] = stage.join().poll(1)
+    assert decode(message, wheel=WHEEL) == a_prompt()
+
+
+async def test_graceful_stop_finishes_what_is_in_work_and_commits_it() -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def work(record: Record) -> Sequence[Record]:
+        begun.set()
+        await gate.wait()
+        return await as_trace(record)
+
+    stage = Stage(FakeHandler(work, concurrency=1))
+    stage.send(a_prompt("in work"), a_prompt("waiting"))
+    running = asyncio.create_task(stage.loop.run())
+    await begun.wait()
+    stage.loop.stop()
+    assert not stage.loop.is_ready
+    await asyncio.sleep(0.05)
+    gate.set()
+    await running
+    assert len(stage.published) == 1
+    assert stage.committed == 1
+    assert stage.consumer.was_closed
+
+
+async def test_stop_gives_up_on_work_that_takes_too_long() -> None:
+    begun = asyncio.Event()
+
+    async def work(record: Record) -> Sequence[Record]:
+        begun.set()
+        await asyncio.Event().wait()
+        return []
+
+    runtime = SETTINGS.runtime.model_copy(update={"drain_timeout_s": 0.1})
+    stage = Stage(FakeHandler(work), SETTINGS.model_copy(update={"runtime": runtime}))
+    stage.send(a_prompt())
+    running = asyncio.create_task(stage.loop.run())
+    await begun.wait()
+    stage.loop.stop()
+    async with asyncio.timeout(5):
+        await running
+    assert stage.committed is None
+
+
+async def test_stop_does_not_wait_for_a_record_that_only_waits_for_its_next_try() -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        raise RetryLaterError("busy", retry_after_s=3_600)
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt())
+    async with asyncio.timeout(SETTINGS.runtime.drain_timeout_s):
+        await stage.run_until(
+            lambda: stage.metric("deltawheel_retries_total", topic="prompts") == 1
+        )
+    assert stage.committed is None
+
+
+async def test_loop_is_ready_once_it_has_its_share() -> None:
+    stage = Stage(FakeHandler())
+    assert not stage.loop.is_ready
+    await stage.run_until(lambda: stage.loop.is_ready)
+    assert not stage.loop.is_ready
+
+
+async def test_member_whose_share_is_nothing_is_ready_too() -> None:
+    stage = Stage(FakeHandler())
+    stage.consumer.inner.close()
+    other = stage.join()
+    stage.consumer.inner = stage.join()
+    other.poll(0)
+    await stage.run_until(lambda: stage.loop.is_ready)
+    assert other.assigned()
+    assert stage.consumer.assigned() == frozenset()
+
+
+async def test_member_that_has_fallen_out_of_its_group_is_not_ready() -> None:
+    stage = Stage(FakeHandler())
+    running = asyncio.create_task(stage.loop.run())
+    await stage.until(lambda: stage.loop.is_ready)
+    stage.consumer.has_fallen_out = True
+    await stage.until(lambda: not stage.loop.is_ready)
+    stage.loop.stop()
+    await running
+
+
+async def test_member_whose_polls_fail_is_ready_for_some_seconds_only() -> None:
+    stage = Stage(FakeHandler())
+    running = asyncio.create_task(stage.loop.run())
+    await stage.until(lambda: stage.loop.is_ready)
+    stage.consumer.num_failing_polls = 1_000_000
+    await stage.until(lambda: stage.consumer.num_failing_polls < 999_999)
+    assert stage.loop.is_ready
+    stage.clock.ahead_s = 9
+    assert stage.loop.is_ready
+    stage.clock.ahead_s = 11
+    assert not stage.loop.is_ready
+    stage.consumer.num_failing_polls = 0
+    await stage.until(lambda: stage.loop.is_ready)
+    stage.loop.stop()
+    await running
+
+
+async def test_what_a_tick_returns_is_published_and_a_busy_tick_comes_again() -> None:
+    ticks = 0
+
+    async def run() -> Sequence[Record]:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 1:
+            raise RetryLaterError("busy")
+        return [a_trace()]
+
+    stage = Stage(FakeHandler(ticks=[Tick(name="owed", interval_s=0.01, run=run)]))
+    await stage.run_until(lambda: len(stage.published) >= 1)
+    assert stage.published[0] == a_trace()
+
+
+async def test_tick_is_told_only_of_what_was_really_published() -> None:
+    async def run() -> Sequence[Record]:
+        return [a_trace()]
+
+    told: list[tuple[int, list[Record]]] = []
+    tick = Tick(
+        name="owed",
+        interval_s=0.01,
+        run=run,
+        on_published=lambda events: told.append((stage.producer.num_failures, list(events))),
+    )
+    stage = Stage(FakeHandler(ticks=[tick]))
+    stage.producer.num_failures = 2
+    await stage.run_until(lambda: bool(told))
+    assert told[0] == (0, [a_trace()])
+
+
+async def test_tick_with_an_unknown_error_stops_the_loop() -> None:
+    async def run() -> Sequence[Record]:
+        raise ZeroDivisionError("a bug")
+
+    stage = Stage(FakeHandler(ticks=[Tick(name="owed", interval_s=0.01, run=run)]))
+    with pytest.raises(ZeroDivisionError):
+        await stage.run_until(lambda: False)
+
+
+async def test_result_of_a_partition_that_went_to_another_member_is_not_committed() -> None:
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def work(record: Record) -> Sequence[Record]:
+        begun.set()
+        await gate.wait()
+        return []
+
+    stage = Stage(FakeHandler(work))
+    stage.consumer.inner.close()
+    winner = stage.join()
+    stage.consumer.inner = stage.join()
+    winner.close()
+    stage.send(a_prompt())
+    running = asyncio.create_task(stage.loop.run())
+    await begun.wait()
+    others: list[MemoryConsumer] = []
+
+    def make_way() -> None:
+        """Leave, let another member take the only partition, and come back to none."""
+        stage.consumer.before_poll = lambda: None
+        stage.consumer.inner.close()
+        others.append(stage.join())
+        stage.consumer.inner = stage.join()
+
+    stage.consumer.before_poll = make_way
+    await stage.until(lambda: bool(others) and not stage.consumer.assigned())
+    assert len(others[0].poll(1)) == 1
+    gate.set()
+    stage.loop.stop()
+    await running
+    assert stage.committed is None
+
+
+def run_as_process(stage: Stage) -> ExitCode | int:
+    return run_service(
+        stage.handler,
+        consumer=stage.consumer,
+        producer=stage.producer,
+        ledger=stage.letters,
+        clock=SystemClock(),
+        random=SystemRandom(0),
+        telemetry=stage.telemetry,
+        settings=stage.settings,
+        announce=lambda is_ready: None,
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_a_service_in_order_with_status_0(signum: signal.Signals) -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        os.kill(os.getpid(), signum)
+        return await as_trace(record)
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt())
+    assert run_as_process(stage) == ExitCode.DONE
+    assert stage.deeds.done == [f"publish {TRACES}", "commit 1", "producer closed"]
+
+
+def test_unknown_error_ends_a_service_with_status_1(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(record: Record) -> Sequence[Record]:
+        raise ZeroDivisionError("a bug")
+
+    stage = Stage(FakeHandler(work))
+    stage.send(a_prompt())
+    assert run_as_process(stage) == ExitCode.FAILURE
+    assert "stops without committing: a bug" in caplog.text
+    assert stage.committed is None
