@@ -1,1 +1,1 @@
-
+"""The operator's commands: everything that a person at a terminal runs."""

@@ -1,0 +1,1 @@
+"""The demonstration: one whole turn of the wheel on the sandbox world."""

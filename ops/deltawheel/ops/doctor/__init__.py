@@ -1,0 +1,1 @@
+"""Looks whether everything that a wheel needs is there, and changes nothing."""
