@@ -79,6 +79,14 @@ def test_no_gain_on_many_items_is_rejected() -> None:
     assert "below the 0.020 asked for" in decision.reasons[0]
 
 
+def test_a_rejection_names_everything_that_speaks_against_the_candidate() -> None:
+    decision = decide(evaluation_of({"times": SAME, "sums": WORSE, "max-min": SAME}), THRESHOLDS)
+    assert decision.verdict is Verdict.REJECT
+    *harms, gain = decision.reasons
+    assert any("the in-domain suites surely fell" in harm for harm in harms)
+    assert "below the 0.020 asked for" in gain
+
+
 def test_a_gain_that_harms_a_guard_is_rejected() -> None:
     decision = decide(
         evaluation_of({"times": BETTER, "mixed": BETTER, "sums": BETTER, "max-min": WORSE}),

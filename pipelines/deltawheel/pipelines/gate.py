@@ -56,8 +56,8 @@ class _Drawn:
 def decide(evaluation: Evaluation, thresholds: GateThresholds) -> GateDecision:
     """Compare candidate and champion: promote, reject, or say that it cannot be told.
 
-    Harm decides first, then a gain that is surely too small, then superiority with every
-    non-inferiority shown; what is left is inconclusive.
+    Harm, or a gain that is surely too small, rejects; superiority with every non-inferiority shown
+    promotes; what is left is inconclusive.
 
     Raises:
         ValueError: the evaluation has no out-of-domain suite.
@@ -204,13 +204,14 @@ def _judge(
     thresholds: GateThresholds,
     smallest: float,
 ) -> tuple[Verdict, list[str]]:
-    if harms := _harms(comparisons, thresholds):
-        return Verdict.REJECT, harms
+    against = _harms(comparisons, thresholds)
     if transfer.upper < thresholds.min_gain:
-        return Verdict.REJECT, [
+        against.append(
             f"the out-of-domain gain is at most {transfer.upper:+.3f}, below the "
             f"{thresholds.min_gain:.3f} asked for"
-        ]
+        )
+    if against:
+        return Verdict.REJECT, against
     missing = _not_shown(comparisons, transfer, thresholds)
     if not missing:
         return Verdict.PROMOTE, [
