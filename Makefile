@@ -10,7 +10,8 @@ help:  ## what can be made
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("setup: needs Python 3.11 or newer: make setup PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'setup: no virtual environment can be made; on Debian, install python3-venv' >&2; exit 1; }
 
 setup: $(BIN)/python  ## install what running needs into .venv
 	@$(BIN)/python ops/setup/install.py

