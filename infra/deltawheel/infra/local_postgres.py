@@ -7,6 +7,8 @@ folder above the data to everybody, and make a system user where it runs as root
 import os
 import pwd
 import secrets
+import shutil
+import stat
 import subprocess
 import sys
 from contextlib import suppress
@@ -84,7 +86,8 @@ def postgres_command(settings: Settings) -> Command:
         ConfigError: its programs are not installed.
         DeltawheelError: its data folder cannot be made.
     """
-    found, user = programs(), _other_user()
+    user = _other_user()
+    found = _reachable(programs(), settings) if user else programs()
     if not _data(settings).exists():
         _make_data(settings, found, user)
     options = ["--user", f"{user['user']}:{user['group']}"] if user else []
@@ -128,9 +131,32 @@ def _other_user() -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": ()}
 
 
+def _reachable(installed: Path, settings: Settings) -> Path:
+    """Return where another user finds the programs: copied beside the data, if need be.
+
+    An environment below root's own folder can be entered by nobody else. The package's libraries
+    lie beside it, where the programs look for them.
+    """
+    if all(folder.stat().st_mode & stat.S_IXOTH for folder in (installed, *installed.parents)):
+        return installed
+    package, copied = installed.parents[1], _folder(settings) / "programs"
+    if not copied.is_dir():
+        draft = copied.with_name(f"draft-{secrets.token_hex(4)}")
+        for part in (package, package.with_suffix(".libs")):
+            shutil.copytree(part, draft / part.name)
+        draft.rename(copied)
+    return copied / installed.relative_to(package.parent)
+
+
 def _make_data(settings: Settings, found: Path, user: dict[str, Any]) -> None:
     """Make password and data; the data folder gets its name last, so that it is whole or not."""
     folder, password = _folder(settings), secrets.token_hex(24)
+    cannot = f"PostgreSQL's data folder {folder} cannot be made"
+    if user:
+        cannot += (
+            f"; it never runs as root, and here as {_STRANGER}, who must be able to reach that "
+            "folder: run deltawheel as another user, or choose another home"
+        )
     draft, told = folder / f"draft-{secrets.token_hex(4)}", folder / "told"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,18 +182,10 @@ def _make_data(settings: Settings, found: Path, user: dict[str, Any]) -> None:
         if done.returncode == 0:
             draft.rename(_data(settings))
     except (OSError, subprocess.SubprocessError) as error:
-        raise DeltawheelError(
-            f"PostgreSQL's data folder {folder} cannot be made: {error}"
-        ) from error
+        raise DeltawheelError(f"{cannot}: {error}") from error
     finally:
         with suppress(OSError):
             told.unlink()
     if done.returncode:
         why = (done.stderr or done.stdout).strip()[-500:]
-        hint = (
-            f"; it never runs as root, and here as {_STRANGER}, who must be able to reach that "
-            "folder and the programs: run deltawheel as another user, or choose another home"
-        )
-        raise DeltawheelError(
-            f"PostgreSQL's data folder {folder} cannot be made{hint if user else ''}: {why}"
-        )
+        raise DeltawheelError(f"{cannot}: {why}")

@@ -15,6 +15,7 @@ from deltawheel.contracts.settings import Settings
 __all__ = ["faults_of"]
 
 _STAND_IN: Final = "x-stand-in-x"
+_TWO: Final = (_STAND_IN, f"{_STAND_IN}-2")
 _ELSEWHERE: Final = {"server": None, "endpoint": f"http://{_STAND_IN}/v1", "model": _STAND_IN}
 _STAND_INS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
     {
@@ -22,7 +23,7 @@ _STAND_INS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
         "servers": {"servers": [{"name": _STAND_IN}]},
         "servers.name": {"name": _STAND_IN},
         "servers.base": {"base": _STAND_IN},
-        "generators": {"generators": [{"name": _STAND_IN, **_ELSEWHERE}]},
+        "generators": {"generators": [{"name": name, **_ELSEWHERE} for name in _TWO]},
         "generators.name": {"name": _STAND_IN},
         **{f"generators.{key}": _ELSEWHERE for key in _ELSEWHERE},
         "judge.favourite": {"favourite": _STAND_IN},

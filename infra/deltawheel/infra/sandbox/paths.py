@@ -92,8 +92,8 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 def find_changed_files(folder: Path = WEIGHTS) -> list[str]:
     """Name every file that is missing, new, or not what the manifest says; empty when all is well.
 
-    Run before serving: a checkout that mangles binary files would otherwise only show as a model
-    that cannot calculate.
+    `deltawheel doctor` asks: a checkout that mangles binary files would otherwise only show as a
+    model that cannot calculate.
     """
     declared, found = Manifest.read(folder).files, describe_files(folder)
     return sorted(
