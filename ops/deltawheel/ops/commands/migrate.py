@@ -14,7 +14,12 @@ __all__ = ["command"]
 
 
 @click.command("migrate")
-@click.option("--check", "is_check", is_flag=True, help="Change nothing; exit 1 if it would.")
+@click.option(
+    "--check",
+    "is_check",
+    is_flag=True,
+    help="Change nothing; exit 1 if an older schema is there, 2 if there is none yet.",
+)
 @click.option(
     "--down-to",
     "target",

@@ -65,8 +65,14 @@ def check_token(site: Site) -> Iterator[Finding]:
 
 def check_files(site: Site) -> Iterator[Finding]:
     """Look for bases, adapters and suites that the settings name."""
+    from deltawheel.infra.sandbox.paths import find_changed_files
     from deltawheel.ops.preflight import file_faults
 
+    if changed := find_changed_files():
+        yield failure(
+            f"the sandbox's {', '.join(changed)} differ from what was shipped",
+            todo="check the repository out again, or run `deltawheel sandbox build`",
+        )
     faults = file_faults(site.settings)
     for fault in faults:
         yield from_sentence(fault, otherwise="correct that file, or name another")
