@@ -4,17 +4,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from deltawheel.contracts.clock import Random
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.evaluation import SuiteRole
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.settings import EvaluationSettings, SuiteSettings
+from deltawheel.contracts.settings.values import SANDBOX_PREFIX
 
 __all__ = ["Item", "Suite", "load_suites"]
-
-_SANDBOX_PREFIX: Final = "sandbox:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ def load_suites(settings: EvaluationSettings, *, seed: int, random: Random) -> t
 
 
 def _items(suite: SuiteSettings, limit: int, *, seed: int, random: Random) -> tuple[Item, ...]:
-    if suite.items.startswith(_SANDBOX_PREFIX):
+    if suite.items.startswith(SANDBOX_PREFIX):
         return _sandbox_items(suite, limit, seed=seed)
     found = list(dict.fromkeys(_file_items(suite)))
     if not found:
@@ -70,7 +69,7 @@ def _sandbox_items(suite: SuiteSettings, limit: int, *, seed: int) -> tuple[Item
     from deltawheel.infra.sandbox.grammar import suite_problems
 
     try:
-        problems = suite_problems(suite.items.removeprefix(_SANDBOX_PREFIX), limit, seed=seed)
+        problems = suite_problems(suite.items.removeprefix(SANDBOX_PREFIX), limit, seed=seed)
     except ValueError as error:
         raise ConfigError(f"evaluation.suites.{suite.name}.items: {error}") from error
     return tuple(Item.of(problem.text, str(problem.answer)) for problem in problems)

@@ -34,6 +34,8 @@ __all__ = ["register"]
 _CALL_S: Final = 10.0
 """Longest that a call to the registry takes: its client gives up after eight seconds."""
 
+_MOST_OF_LEASE: Final = 0.8
+
 _NAME_CHARS: Final = 52
 """Of the registered model's name in a generator's, which may have 64 with its version."""
 
@@ -67,8 +69,11 @@ def register(context: StageContext) -> Result:
 
 
 def _require_lease(context: StageContext) -> None:
-    """Begin no call that changes the registry unless it can end under this attempt's lease."""
-    longest_s = context.settings.training.lease_s / 2
+    """Begin nothing that changes the registry unless one call can end under this lease.
+
+    A lease shorter than a call may take is asked for nearly whole, which is the most it can give.
+    """
+    longest_s = _MOST_OF_LEASE * context.settings.training.lease_s
     context.require_lease(StepName.REGISTER, needed_s=min(_CALL_S, longest_s))
 
 
