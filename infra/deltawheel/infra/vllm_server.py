@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import SANDBOX, ServerSettings
+from deltawheel.contracts.settings import ServerSettings
 from deltawheel.infra.listening import answers_200
 from deltawheel.infra.processes import Command
 from deltawheel.infra.sandbox import paths
@@ -52,13 +52,7 @@ def base_folder(server: ServerSettings) -> Path:
     Raises:
         ConfigError: there is no model in it.
     """
-    folder = paths.base_path() if server.base == SANDBOX else Path(server.base).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"servers.{server.name}.base: no model in {folder} (config.json is missing); give the "
-            f"folder of a model, or {SANDBOX!r}"
-        )
-    return folder.resolve()
+    return paths.model_folder(server.base, key=f"servers.{server.name}.base")
 
 
 def make_command(

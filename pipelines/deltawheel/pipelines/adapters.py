@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from deltawheel.contracts.errors import ConfigError, CycleError, RetryLaterError
+from deltawheel.contracts.errors import CycleError, RetryLaterError
 from deltawheel.contracts.generator import Generator, Sampling
 from deltawheel.contracts.ids import digest_of
 from deltawheel.contracts.promotion import Champion
-from deltawheel.contracts.settings import SANDBOX, Settings
-from deltawheel.infra.sandbox.paths import base_path
+from deltawheel.contracts.settings import Settings
+from deltawheel.infra.sandbox.paths import model_folder
 from deltawheel.pipelines.context import StageContext
 from deltawheel.pipelines.files import flush_tree
 
@@ -47,14 +47,7 @@ def base_folder(settings: Settings) -> Path:
     Raises:
         ConfigError: there is no model in it.
     """
-    declared = settings.training.base
-    folder = base_path() if declared == SANDBOX else Path(declared).expanduser().resolve()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"training.base: no model in {folder} (config.json is missing); give the folder of a "
-            f"model, or {SANDBOX!r}"
-        )
-    return folder
+    return model_folder(settings.training.base, key="training.base")
 
 
 def adapter_digest(folder: Path) -> str:

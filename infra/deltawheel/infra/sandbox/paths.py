@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from deltawheel.contracts.errors import ConfigError
+from deltawheel.contracts.settings.values import SANDBOX
+
 WEIGHTS: Final = Path(__file__).with_name("weights")
 GENERATORS: Final = ("strong", "mid", "weak")
 MANIFEST_NAME: Final = "manifest.json"
@@ -87,6 +90,21 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
         )
         for path in sorted(paths)
     }
+
+
+def model_folder(declared: str, *, key: str) -> Path:
+    """Return the folder of a base model that settings name; `sandbox` is the one that ships.
+
+    Raises:
+        ConfigError: there is no model in it; `key` is the setting to correct.
+    """
+    folder = base_path() if declared == SANDBOX else Path(declared).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{key}: no model in {folder} (config.json is missing); give the folder of a model, or "
+            f"{SANDBOX!r}"
+        )
+    return folder.resolve()
 
 
 def find_changed_files(folder: Path = WEIGHTS) -> list[str]:
