@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from deltawheel.contracts.prompt import Message, Prompt, PromptKey, PromptSubmission
 from deltawheel.contracts.record import MAX_COUNT
@@ -104,6 +105,13 @@ def test_length_of_the_reference_answer_counts_too() -> None:
     body = {"text": "1+1=", "reference_answer": "2" * 10}
     assert accepted(body, max_chars=14)
     assert "14 characters" in refusal_of(body, max_chars=13)
+
+
+def test_of_many_wrong_messages_only_the_first_is_described() -> None:
+    """A body of 36 MB may hold millions, and each description takes a kilobyte."""
+    with pytest.raises(ValidationError) as caught:
+        PromptSubmission.model_validate({"messages": [1] * 1_000})
+    assert len(caught.value.errors()) == 1
 
 
 def test_unknown_fields_of_a_submission_are_ignored() -> None:

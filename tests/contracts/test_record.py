@@ -88,3 +88,13 @@ def test_record_cannot_be_changed() -> None:
     prompt: Any = a_prompt()
     with pytest.raises(ValidationError, match="frozen"):
         prompt.accepted_at = T0
+
+
+def test_changed_copy_has_its_own_id() -> None:
+    prompt = a_prompt("one")
+    first_id = prompt.prompt_id
+    changed = prompt.model_copy(update={"domain": "other"})
+    assert changed.prompt_id != first_id
+    assert (
+        changed.prompt_id == type(prompt).model_validate_json(changed.model_dump_json()).prompt_id
+    )

@@ -399,6 +399,77 @@ def test_all_that_disagrees_is_said_at_once() -> None:
     ]
 
 
+# The broker's security
+
+
+def secured(**security: Any) -> dict[str, Any]:
+    return {"broker": {"kind": "kafka", "bootstrap": "kafka-1:9092", "security": security}}
+
+
+SASL = {"protocol": "sasl-ssl", "mechanism": "SCRAM-SHA-512", "username": "me"}
+
+
+@pytest.mark.parametrize(
+    "security",
+    [
+        {"protocol": "ssl"},
+        {"protocol": "ssl", "certificate_file": "/c.pem", "key_file": "/c.key"},
+        {"protocol": "ssl", "certificate_file": "/both.pem", "is_hostname_checked": False},
+        {**SASL, "ca_file": "/ca.pem"},
+        {**SASL, "protocol": "sasl-plaintext", "mechanism": "PLAIN"},
+    ],
+)
+def test_security_that_fits_its_protocol_is_accepted_and_survives_a_dump(
+    security: dict[str, Any],
+) -> None:
+    settings = Settings(**secured(**security))
+    assert Settings(**settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize(
+    ("security", "said"),
+    [
+        ({"protocol": "sasl-ssl", "username": "me"}, "mechanism: protocol sasl-ssl needs a mech"),
+        ({"protocol": "sasl-ssl", "mechanism": "PLAIN"}, "username: protocol sasl-ssl needs a use"),
+        ({**SASL, "mechanism": "GSSAPI"}, "mechanism: Input should be 'PLAIN', 'SCRAM-SHA-256'"),
+        (
+            {"protocol": "ssl", "mechanism": "PLAIN"},
+            "mechanism: protocol ssl shows no user to the broker; set broker.security.protocol: sa",
+        ),
+        ({"username": "me"}, "username: protocol plaintext shows no user to the broker; set bro"),
+        ({"ca_file": "/ca.pem"}, "ca_file: protocol plaintext uses no certificates; set broker."),
+        (
+            {**SASL, "protocol": "sasl-plaintext", "certificate_file": "/c.pem"},
+            "certificate_file: protocol sasl-plaintext uses no certificates; set broker.security.",
+        ),
+        ({"protocol": "ssl", "key_file": "/c.key"}, "key_file: a key alone proves nothing; set"),
+        ({"is_hostname_checked": False}, "is_hostname_checked: protocol plaintext has no certif"),
+        ({"protocol": "tls"}, "protocol: Input should be 'plaintext', 'ssl', 'sasl-plaintext' or"),
+        ({**SASL, "password": "hunter2"}, "password: Extra inputs are not permitted"),
+    ],
+)
+def test_security_that_does_not_fit_is_refused(security: dict[str, Any], said: str) -> None:
+    refusal = refusal_of(**secured(**security))
+    key, _, sentence = said.partition(": ")
+    assert f"broker.security.{key}" in refusal
+    assert sentence in refusal
+    assert "hunter2" not in refusal
+
+
+@pytest.mark.parametrize("kind", ["embedded", "local-kafka"])
+def test_broker_of_the_wheels_own_takes_no_security(kind: str) -> None:
+    refusal = refusal_of(broker={"kind": kind, "security": {"protocol": "ssl"}})
+    assert "broker.security.protocol: it is ssl, but the broker that `up` starts for" in refusal
+    assert "set broker.kind: kafka with broker.bootstrap" in refusal
+
+
+def test_static_membership_needs_a_broker_that_lets_members_go() -> None:
+    refusal = refusal_of(runtime={"static_membership": True})
+    assert "runtime.static_membership: the embedded broker never lets go" in refusal
+    kafka = Settings(runtime={"static_membership": True}, broker={"kind": "local-kafka"})
+    assert kafka.runtime.static_membership
+
+
 # Every key is explained
 
 

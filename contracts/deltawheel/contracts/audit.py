@@ -5,31 +5,58 @@ prompt without the audit naming it.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from enum import StrEnum
+from itertools import chain
+from typing import Final
 
+from deltawheel.contracts.derivation import Fact, derive_outcome, facts_of
+from deltawheel.contracts.evidence import (
+    KNOWN_OUTCOMES,
+    Evidence,
+    Finding,
+    PromptRows,
+    Snapshot,
+)
 from deltawheel.contracts.outcome import Outcome
-from deltawheel.contracts.store import Evidence
+from deltawheel.contracts.prompt import PromptKey
+from deltawheel.contracts.rubric import Rubric
+from deltawheel.contracts.stored_pairs import Ties, row_names, strange_pairs
 
-__all__ = ["Audit", "Finding", "FindingKind", "derive_outcome", "examine"]
+__all__ = ["Audit", "InFlight", "Stage", "account", "derive_outcome", "examine"]
 
-FindingKind = Literal["missing", "double", "contradictory", "lost"]
-_MISSING: FindingKind = "missing"
-_DOUBLE: FindingKind = "double"
-_CONTRADICTORY: FindingKind = "contradictory"
-_LOST: FindingKind = "lost"
+Progress = Callable[[str], None]
+_MOST_FINDINGS: Final = 10_000
+"""How many findings are kept; all are counted."""
+_AT_ONCE: Final = 500
+_REPORTED_EVERY: Final = 50_000
+_SHAPE: Final = 3
+"""Where an evidence's shape begins: before it stands what tells prompts apart."""
+_COUNTED: Final = {
+    name: Evidence._fields.index(name) - _SHAPE
+    for name in ("traces", "judgements", "pairs", "quarantined")
+}
+_NUM_SLOTS: Final = Evidence._fields.index("num_slots") - _SHAPE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One prompt whose rows do not add up, and what is wrong with them."""
+class Stage(StrEnum):
+    """What a prompt in flight waits for."""
 
-    kind: FindingKind
-    prompt_id: str
-    round: int
-    fact: str
+    ASSIGNMENT = "assignment"
+    TRACES = "traces"
+    JUDGEMENT = "judgement"
+    CLOSING = "closing"
+
+
+@dataclass(slots=True, kw_only=True)
+class InFlight:
+    """The prompts that wait for the same thing; the oldest one's attempt began at `oldest_at`."""
+
+    prompts: int
+    oldest_at: datetime
+    oldest: PromptKey
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,75 +65,179 @@ class Audit:
 
     prompts: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    in_flight: int = 0
-    oldest_in_flight_at: datetime | None = None
+    stages: dict[Stage, InFlight] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    num_findings: int = 0
+    counted: Counter[str] = field(default_factory=Counter)
+    """Rows that belong to a prompt, by the evidence's field."""
 
     @property
     def is_clean(self) -> bool:
         """Whether every prompt is accounted for."""
-        return not self.findings
+        return not self.num_findings
+
+    @property
+    def in_flight(self) -> int:
+        """How many prompts have no outcome yet."""
+        return sum(stage.prompts for stage in self.stages.values())
+
+    @property
+    def oldest_in_flight_at(self) -> datetime | None:
+        """When the current attempt began at the prompt that waits longest."""
+        return min((stage.oldest_at for stage in self.stages.values()), default=None)
+
+    def add(self, finding: Finding) -> None:
+        """Count a finding, and keep it while there is room."""
+        self.num_findings += 1
+        if len(self.findings) < _MOST_FINDINGS:
+            self.findings.append(finding)
+
+    def note_open(self, row: Evidence, stage: Stage) -> None:
+        """Count a prompt in flight."""
+        held = self.stages.get(stage)
+        if held is None:
+            self.stages[stage] = InFlight(prompts=1, oldest_at=row.opened_at, oldest=row.key)
+            return
+        held.prompts += 1
+        if row.opened_at < held.oldest_at:
+            held.oldest_at, held.oldest = row.opened_at, row.key
 
 
-def derive_outcome(evidence: Evidence) -> Outcome | None:
-    """Return the outcome that the evidence alone proves, or None while the prompt is in flight.
+def _say_nothing(_: str) -> None:
+    """Leave out the progress."""
 
-    Precedence as ARCHITECTURE §4: paired > quarantined > unpaired > dead-lettered.
+
+def account(
+    snapshot: Snapshot,
+    *,
+    rubric: Rubric | None = None,
+    progress: Progress = _say_nothing,
+    is_deep: bool = False,
+) -> Audit:
+    """Account for every prompt of a store.
+
+    Args:
+        snapshot: What is read, all of one moment.
+        rubric: Ties under it are checked by their scores; under any other, nobody has the weights.
+        progress: Told what is being read.
+        is_deep: Read every payload too, and compare with it what its row says in columns.
     """
-    if evidence.pairs:
-        return Outcome.PAIRED
-    if evidence.quarantined:
-        return Outcome.QUARANTINED
-    if evidence.prompt_failures:
-        return Outcome.DEAD_LETTERED
-    if evidence.num_slots is None or evidence.ended_slots < evidence.num_slots:
-        return None
-    return Outcome.UNPAIRED if evidence.judged_slots else Outcome.DEAD_LETTERED
-
-
-def examine(rows: Iterable[Evidence]) -> Audit:
-    """Account for every prompt."""
     audit = Audit()
-    for row in rows:
-        audit.prompts += 1
-        audit.findings.extend(_findings(row))
-        if row.closings:
-            audit.outcomes[row.closings[-1]] += 1
-            continue
-        audit.in_flight += 1
-        if audit.oldest_in_flight_at is None or row.accepted_at < audit.oldest_in_flight_at:
-            audit.oldest_in_flight_at = row.accepted_at
+    odd = _Odd()
+    progress("prompts")
+    _examine(snapshot.evidence(), audit, odd, progress)
+    progress("superseded attempts")
+    for row in snapshot.superseded():
+        odd.note(row, audit)
+    progress("ties")
+    _check_ties(snapshot, audit, Ties(rubric))
+    progress("what rows refer to")
+    totals = snapshot.totals()
+    uncounted = [name for name, number in totals.items() if audit.counted[name] != number]
+    for finding in snapshot.strays(of=uncounted):
+        audit.add(finding)
+    if is_deep:
+        progress("payloads")
+        for finding in chain(snapshot.unproven(None), snapshot.contents()):
+            audit.add(finding)
+    progress("the rows of what stands out")
+    for part in _parts(odd.keys):
+        for rows in snapshot.rows(part):
+            odd.name(rows, audit)
+        for finding in () if is_deep else snapshot.unproven(part):
+            audit.add(finding)
     return audit
 
 
-def _findings(row: Evidence) -> Iterable[Finding]:
-    def found(kind: FindingKind, fact: str) -> Finding:
-        return Finding(kind=kind, prompt_id=row.key.prompt_id, round=row.key.round, fact=fact)
+def _check_ties(snapshot: Snapshot, audit: Audit, ties: Ties) -> None:
+    doubtful = {tie.key: tie for tie in snapshot.ties() if ties.is_doubtful(tie)}
+    for part in _parts(doubtful):
+        for rows in snapshot.rows(part):
+            if finding := ties.finding(doubtful[rows.key], rows):
+                audit.add(finding)
 
-    derived = derive_outcome(row)
-    stored = row.closings[-1] if row.closings else None
-    if len(row.closings) > 1:
-        yield found(_DOUBLE, f"{len(row.closings)} closings")
-    if row.num_slots is not None:
-        possible = row.num_slots * (row.num_slots - 1) // 2
-        if row.pairs + row.quarantined > possible:
-            yield found(_DOUBLE, f"{row.pairs + row.quarantined} pairs from {row.num_slots} slots")
-        if row.ended_slots > row.num_slots:
-            yield found(_DOUBLE, f"{row.ended_slots} slot ends for {row.num_slots} slots")
-    if row.lost_slots:
-        yield found(_LOST, f"{row.lost_slots} slots expired while nothing stood still")
-    if row.judged_slots > row.judgements:
-        yield found(
-            _MISSING, f"{row.judged_slots} slots ended judged, but {row.judgements} judgements"
-        )
-    if row.judged_slots > row.traces:
-        yield found(_MISSING, f"{row.judged_slots} slots ended judged, but {row.traces} traces")
-    if stored is None and (row.pairs or row.quarantined):
-        yield found(_CONTRADICTORY, "has pairs but is not closed")
-    if stored is not None and derived is None:
-        yield found(
-            _MISSING,
-            f"closed as {stored.value} with {row.ended_slots} of {row.num_slots or 0} slots ended",
-        )
-    if stored is not None and derived is not None and stored is not derived:
-        yield found(_CONTRADICTORY, f"stored as {stored.value}, the evidence says {derived.value}")
+
+def examine(rows: Iterable[Evidence]) -> Audit:
+    """Account for prompts by their counts alone."""
+    audit = Audit()
+    _examine(rows, audit, _Odd(), _say_nothing)
+    return audit
+
+
+class _Odd:
+    """Prompts whose single rows must be read: those with findings, and those of many slots."""
+
+    def __init__(self) -> None:
+        self.keys: dict[PromptKey, None] = {}
+        self._facts: dict[tuple[object, ...], tuple[Fact, ...]] = {}
+        self._places: dict[PromptKey, list[int]] = {}
+
+    def facts(self, row: Evidence) -> tuple[Fact, ...]:
+        """Return what is wrong with a row; rows of one shape have the same wrong."""
+        shape = row[_SHAPE:]
+        facts = self._facts.get(shape)
+        if facts is None:
+            facts = self._facts[shape] = tuple(facts_of(row))
+        return facts
+
+    def note(self, row: Evidence, audit: Audit) -> None:
+        """Add the findings of one row."""
+        for kind, fact in self.facts(row):
+            self.keys.setdefault(row.key)
+            self._places.setdefault(row.key, []).append(len(audit.findings))
+            audit.add(
+                Finding(
+                    kind=kind,
+                    fact=fact,
+                    prompt_id=row.key.prompt_id,
+                    round=row.key.round,
+                    attempt=row.attempt,
+                )
+            )
+        # Of two slots there is one pair, so that numbers say everything about it.
+        if row.num_slots is not None and row.num_slots > 2 and row.pairs + row.quarantined:
+            self.keys.setdefault(row.key)
+
+    def name(self, rows: PromptRows, audit: Audit) -> None:
+        """Add the ids of its rows to a prompt's findings, and what only ids can tell."""
+        named = tuple(row_names(rows))
+        for place in self._places.get(rows.key, ()):
+            if place < len(audit.findings):
+                audit.findings[place] = replace(audit.findings[place], rows=named)
+        for finding in strange_pairs(rows):
+            audit.add(finding)
+
+
+def _examine(rows: Iterable[Evidence], audit: Audit, odd: _Odd, progress: Progress) -> None:
+    shapes: Counter[tuple[object, ...]] = Counter()
+    for row in rows:
+        audit.prompts += 1
+        shapes[row[_SHAPE:]] += 1
+        if audit.prompts % _REPORTED_EVERY == 0:
+            progress(f"{audit.prompts} prompts")
+        if odd.facts(row) or (row.num_slots or 0) > 2:
+            odd.note(row, audit)
+        if row.outcome in KNOWN_OUTCOMES:
+            audit.outcomes[Outcome(row.outcome)] += 1
+        elif row.outcome is None:
+            audit.note_open(row, _stage(row))
+    for shape, number in shapes.items():
+        for name, place in _COUNTED.items():
+            audit.counted[name] += number * int(shape[place] or 0)  # type: ignore[call-overload]
+        audit.counted["num_slots"] += number * (shape[_NUM_SLOTS] is not None)
+
+
+def _parts(keys: Iterable[PromptKey]) -> Iterator[Sequence[PromptKey]]:
+    every = list(keys)[:_MOST_FINDINGS]
+    for start in range(0, len(every), _AT_ONCE):
+        yield every[start : start + _AT_ONCE]
+
+
+def _stage(row: Evidence) -> Stage:
+    if row.num_slots is None:
+        return Stage.CLOSING if row.prompt_failures else Stage.ASSIGNMENT
+    if row.ended_slots >= row.num_slots:
+        return Stage.CLOSING
+    # Failed slots may have a trace or none: at least these have nothing to be judged yet.
+    has_all = row.traces + row.failed_slots >= row.num_slots
+    return Stage.JUDGEMENT if has_all else Stage.TRACES

@@ -6,8 +6,11 @@ Anything else stops the process without committing, because nobody knows what it
 """
 
 from enum import IntEnum
+from typing import Final
 
 __all__ = [
+    "BROKER",
+    "STORE",
     "ConfigError",
     "CycleError",
     "DeltawheelError",
@@ -15,6 +18,11 @@ __all__ = [
     "InvalidRecordError",
     "RetryLaterError",
 ]
+
+
+STORE: Final = "store"
+BROKER: Final = "broker"
+"""What every record needs, as `RetryLaterError.dependency` names it."""
 
 
 class ExitCode(IntEnum):
@@ -40,12 +48,21 @@ class InvalidRecordError(DeltawheelError):
 class RetryLaterError(DeltawheelError):
     """The world is not ready: the record keeps its offset and is tried again after a pause.
 
-    `retry_after_s` is what the other side asked for (HTTP `Retry-After`), in seconds.
+    `retry_after_s` is what the other side asked for (HTTP `Retry-After`), in seconds. `dependency`
+    names what is not ready (`store`, `broker`, a model server), where that is known: enough of
+    them in a row open its circuit breaker.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        dependency: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.dependency = dependency
 
 
 class ConfigError(DeltawheelError):

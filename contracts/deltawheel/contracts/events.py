@@ -4,8 +4,10 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from deltawheel.contracts.errors import InvalidRecordError
 from deltawheel.contracts.ids import content_id
@@ -13,15 +15,29 @@ from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Prompt, PromptKey
-from deltawheel.contracts.record import Record
+from deltawheel.contracts.record import MAX_COUNT, Record
 from deltawheel.contracts.topics import EVENT_TYPES, event_type_of
 from deltawheel.contracts.trace import Trace
 
-__all__ = ["InboundMessage", "OutboundMessage", "decode", "encode", "event_id", "key_of"]
+__all__ = [
+    "ATTEMPT_HEADER",
+    "InboundMessage",
+    "OutboundMessage",
+    "attempt_of",
+    "decode",
+    "encode",
+    "event_id",
+    "key_of",
+]
 
 Headers = tuple[tuple[str, bytes], ...]
 
+ATTEMPT_HEADER: Final = "deltawheel_attempt"
+"""On a dead letter's record that was published again: which attempt at it this is, from 2."""
+
 _RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}
+_LARGE_BYTES = 100_000
+_SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +123,7 @@ def encode(record: Record, *, wheel: str, service: str) -> OutboundMessage:
     return OutboundMessage(
         topic=event_type.topic.of(wheel),
         key=_key_of(record).encode(),
-        value=record.model_dump_json().encode(),
+        value=record.wire.encode(),
         headers=tuple((name, text.encode()) for name, text in headers.items()),
     )
 
@@ -142,14 +158,42 @@ def decode(message: InboundMessage, *, wheel: str) -> Record:
         )
     if message.value is None:
         raise InvalidRecordError(f"{type_name} came without a payload")
+    return _parse(message.value, event_type.record)
+
+
+def _parse(value: bytes, kind: type[Record]) -> Record:
+    """Read a payload; a large one in two steps.
+
+    In one step pydantic copies the whole payload into the description of each missing field: 4 MB
+    of something else would take a gigabyte.
+    """
     try:
-        return event_type.record.model_validate_json(message.value)
+        if len(value) < _LARGE_BYTES:
+            return kind.model_validate_json(value)
+        return kind.model_validate(from_json(value))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'payload'}: {problem['msg']}"
-            for problem in error.errors()[:5]
-        )
-        raise InvalidRecordError(f"not a valid {event_type.record.__name__}: {problems}") from error
+        raise InvalidRecordError(f"not a valid {kind.__name__}: {_problems(error)}") from error
+    except ValueError as error:
+        raise InvalidRecordError(
+            f"not a valid {kind.__name__}: payload: Invalid JSON: {error}"
+        ) from error
+
+
+def _problems(error: ValidationError) -> str:
+    """Name the first faults; a name may be as long as its record, so each is cut."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))[:_SHOWN_CHARS] or 'payload'}: "
+        f"{fault['msg'][:_SHOWN_CHARS]}"
+        for fault in error.errors(include_url=False, include_input=False)[:5]
+    )
+
+
+def attempt_of(message: InboundMessage) -> int:
+    """Return which attempt at a record this is: 1, unless a replay says more."""
+    text = dict(message.headers).get(ATTEMPT_HEADER, b"")
+    if not text.isdigit() or len(text) > len(str(MAX_COUNT)):
+        return 1
+    return min(max(int(text), 1), MAX_COUNT)
 
 
 def key_of(record: Record) -> PromptKey | None:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["Failpoint"]
+__all__ = ["Failpoint", "NoFailpoints"]
 
 
 class Failpoint(StrEnum):
@@ -25,3 +25,22 @@ class Failpoint(StrEnum):
 
     MONITORING_SEEN = "monitoring.seen"
     """An event is seen, its offset not committed."""
+
+    RUNTIME_STORED = "runtime.stored"
+    """A record's effects are stored, the events that tell of them are not published."""
+
+    RUNTIME_PUBLISHED = "runtime.published"
+    """A record's events are acknowledged, its offset is not committed."""
+
+    RUNTIME_BURIED = "runtime.buried"
+    """A dead letter is stored with the slot end that it causes, neither is published."""
+
+
+class NoFailpoints:
+    """Nothing is armed: everybody passes."""
+
+    async def reach(self, name: Failpoint, subject: str) -> None:
+        """Go on."""
+
+    def reach_blocking(self, name: Failpoint, subject: str) -> None:
+        """Go on."""

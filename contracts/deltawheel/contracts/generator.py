@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.record import CanonicalDecimal, Name, Record, UtcTime
 
@@ -51,6 +52,11 @@ class Generator(Record):
     sampling: Sampling = Sampling()
 
     @property
+    def server(self) -> str:
+        """What its server is called where outages are told of; never with a password."""
+        return without_password(self.endpoint.rstrip("/"))
+
+    @property
     def reference(self) -> str:
         """Name and revision in one text, for logs and labels."""
         return f"{self.name}@{self.revision}"
@@ -62,8 +68,8 @@ class GeneratorDelta(Record):
     An estimate with its standard error on a named scale, as it was believed when the pair was made.
     """
 
-    estimate: float
-    stderr: float = Field(ge=0)
+    estimate: float = Field(allow_inf_nan=False)
+    stderr: float = Field(ge=0, allow_inf_nan=False)
     scale: str = "declared-prior"
     ladder_revision: str
 

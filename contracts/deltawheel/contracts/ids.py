@@ -12,7 +12,8 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 __all__ = [
     "MAX_DECIMAL_PLACES",
@@ -40,6 +41,11 @@ def decimal_text(value: Decimal) -> str:
     """
     if not value.is_finite():
         raise TypeError(f"an id cannot hang on {value}: only finite decimals have a canonical text")
+    return _written_out(value)
+
+
+@lru_cache(maxsize=1_024)
+def _written_out(value: Decimal) -> str:
     if not value:
         return "0"
     _, digits, exponent = value.as_tuple()
@@ -53,12 +59,15 @@ def decimal_text(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def _canonical(value: object) -> Canonical:
     match value:
         case None | bool() | int():
             return value
         case str():
-            return unicodedata.normalize("NFC", value)
+            return value if value.isascii() else unicodedata.normalize("NFC", value)
         case Decimal():
             return decimal_text(value)
         case Mapping():
@@ -79,9 +88,7 @@ def canonical_json(value: object) -> bytes:
         TypeError: `value` holds a float, bytes, a record or anything else without a canonical
             text, or a decimal that is too long to write out.
     """
-    return json.dumps(
-        _canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    ).encode()
+    return _ENCODER.encode(_canonical(value)).encode()
 
 
 def content_id(kind: str, version: int, *fields: object) -> str:

@@ -1,9 +1,9 @@
 """Judgements: scores on every dimension of a rubric, and the slots and prompts that got none."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.prompt import PromptKey
@@ -35,7 +35,7 @@ class Judgement(Record):
     judge: str
     judge_revision: str
     rubric_digest: str
-    scores: Mapping[str, Score] = Field(min_length=1)
+    scores: Annotated[Mapping[str, Score], FailFast()] = Field(min_length=1)
     is_correct: bool | None = Field(
         default=None,
         description="What a verifier says of the answer; beside the dimensions, never among them.",

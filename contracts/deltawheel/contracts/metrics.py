@@ -37,7 +37,7 @@ METRICS: tuple[Metric, ...] = (
         "deltawheel_records_total",
         _C,
         ("topic", "result"),
-        "Records ended, by what became of them: done, dead_letter.",
+        "Records ended, by what became of them: done, dead_letter, deferred.",
     ),
     Metric(
         "deltawheel_retries_total", _C, ("topic",), "Tries put off because the world was not ready."
@@ -52,7 +52,30 @@ METRICS: tuple[Metric, ...] = (
         "deltawheel_events_published_total", _C, ("topic",), "Events acknowledged by the broker."
     ),
     Metric("deltawheel_in_flight_records", _G, (), "Records being worked on."),
-    Metric("deltawheel_paused_partitions", _G, (), "Partitions that back-pressure holds."),
+    Metric(
+        "deltawheel_paused_partitions",
+        _G,
+        (),
+        "Partitions that nothing is fetched from: back-pressure, an outage or a halt holds them.",
+    ),
+    Metric(
+        "deltawheel_halted_partitions",
+        _G,
+        (),
+        "Partitions that wait for `deltawheel resume`, of those that this process holds.",
+    ),
+    Metric(
+        "deltawheel_breaker_open",
+        _G,
+        ("dependency",),
+        "1 while this process finds a dependency down, else 0.",
+    ),
+    Metric(
+        "deltawheel_deferred_retries_total",
+        _C,
+        ("result",),
+        "Tries of deferred records: done, dead_letter, put_off.",
+    ),
     Metric(
         "deltawheel_lag_records",
         _G,
@@ -126,6 +149,18 @@ METRICS: tuple[Metric, ...] = (
         "Quarantined pairs by failed expectation.",
     ),
     Metric("deltawheel_dead_letters", _G, (), "Stored dead letters."),
+    Metric(
+        "deltawheel_unmoved_dead_letters",
+        _G,
+        (),
+        "Dead letters that nobody has replayed or dropped.",
+    ),
+    Metric(
+        "deltawheel_deferred_records",
+        _G,
+        ("service",),
+        "Records that wait in the store for their next try.",
+    ),
     Metric(
         "deltawheel_sample_delta_mean",
         _G,

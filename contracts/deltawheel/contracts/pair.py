@@ -1,9 +1,10 @@
 """Preference pairs: two judged traces of one prompt, the better one first."""
 
 from collections.abc import Mapping
-from typing import Self
+from functools import cached_property
+from typing import Annotated, Self
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import FailFast, Field, computed_field, model_validator
 
 from deltawheel.contracts.generator import GeneratorDelta
 from deltawheel.contracts.ids import content_id
@@ -43,7 +44,7 @@ class PreferencePair(Record):
     chosen: JudgedTrace
     rejected: JudgedTrace
     rubric_digest: str
-    deltas: Mapping[str, SampleDelta] = Field(min_length=1)
+    deltas: Annotated[Mapping[str, SampleDelta], FailFast()] = Field(min_length=1)
     order_delta: float = Field(gt=0, le=4, description="Difference by the rubric's order_by.")
     generator_delta: GeneratorDelta
     accepted_at: UtcTime
@@ -92,7 +93,7 @@ class PreferencePair(Record):
         return self
 
     @computed_field  # type: ignore[prop-decorator]
-    @property
+    @cached_property
     def pair_id(self) -> str:
         """Hang on the *unordered* traces, so that no re-judgement can store the mirror image."""
         traces = sorted((self.chosen.trace.trace_id, self.rejected.trace.trace_id))
@@ -108,7 +109,7 @@ class QuarantinedPair(Record):
     """A pair that failed a data-quality check, with the names of the failed expectations."""
 
     pair: PreferencePair
-    expectations: tuple[str, ...] = Field(min_length=1)
+    expectations: Annotated[tuple[str, ...], FailFast()] = Field(min_length=1)
     quarantined_at: UtcTime
 
     @property

@@ -1,8 +1,16 @@
 """Prompts: what clients hand in, and what the wheel makes of it."""
 
-from typing import Literal, NamedTuple, Self
+from functools import cached_property
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError, computed_field, field_validator, model_validator
+from pydantic import (
+    FailFast,
+    Field,
+    ValidationError,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.record import Count, Domain, Name, Record, UtcTime
@@ -32,7 +40,9 @@ class PromptSubmission(Record):
 
     domain: Domain = "general"
     text: str | None = Field(default=None, min_length=1, description="Short for one user message.")
-    messages: tuple[Message, ...] = Field(default=(), description="The conversation to continue.")
+    messages: Annotated[tuple[Message, ...], FailFast()] = Field(
+        default=(), description="The conversation to continue."
+    )
     reference_answer: str | None = Field(
         default=None, description="The right answer, where there is one to compare with."
     )
@@ -95,13 +105,13 @@ class Prompt(Record):
 
     wheel: Name
     domain: Domain
-    messages: tuple[Message, ...] = Field(min_length=1)
+    messages: Annotated[tuple[Message, ...], FailFast()] = Field(min_length=1)
     reference_answer: str | None = None
     round: Count = 0
     accepted_at: UtcTime
 
     @computed_field  # type: ignore[prop-decorator]
-    @property
+    @cached_property
     def prompt_id(self) -> str:
         """What is asked, whatever the round and whenever it came."""
         messages = [[message.role, message.content] for message in self.messages]

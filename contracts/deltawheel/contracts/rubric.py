@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -54,7 +55,7 @@ class Rubric(Record):
             raise ValueError("every weight in order_by must be above 0")
         return self
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names everything that could change a score or a side."""
         fields = ["rubric", 1, self.name, self.dimensions, self.order_by, self.tie_width]

@@ -1,33 +1,38 @@
 """The store's ports: first writer wins, and what is published is what the store holds.
 
-Every `add_…` inserts under the record's id and returns the stored record, which is the caller's
-own or the one that was there before. All of them may raise `RetryLaterError` when the database is
-busy or away.
+Every `add_…` inserts many records under their ids in one transaction, and returns the stored ones
+in the order given: the caller's own, or those that were there before. All of them may raise
+`RetryLaterError` when the database is busy or away.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.cycle import Cycle, CycleState, CycleStep, StepName, StepState
-from deltawheel.contracts.dead_letter import DeadLetter
+from deltawheel.contracts.dead_letter import Burial, DeadLetter
+from deltawheel.contracts.evidence import Evidence, Snapshot
 from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.generator import PoolEvent
+from deltawheel.contracts.interruptions import Deferrals, Halts, Outages, UnsentLetters
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
+from deltawheel.contracts.letters import Letters
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.record import Record
+from deltawheel.contracts.topic_audit import HeldEvents
 from deltawheel.contracts.trace import Trace
+from deltawheel.contracts.transition import Transition, TransitionKind
 
 __all__ = [
     "PAUSE_LEASE",
     "CycleLog",
     "DeltaStats",
-    "Evidence",
     "Group",
     "GroupEnd",
     "Leases",
@@ -45,9 +50,16 @@ PAUSE_LEASE = "generation-paused"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Everything the store holds of one (prompt, round): what curation closes."""
+    """Everything the store holds of one (prompt, round): what curation closes.
+
+    Traces and judgements are those of all attempts, since what succeeded is reused; failures, slot
+    ends and closing are those of the current attempt alone. `opened_at` is when that attempt
+    began: at the acceptance, or when an operator opened it.
+    """
 
     prompt: Prompt
+    opened_at: datetime
+    attempt: int = 1
     assignment: Assignment | None = None
     traces: Mapping[str, Trace] = field(default_factory=dict)
     judgements: Sequence[Judgement] = ()
@@ -62,6 +74,20 @@ class Group:
         if self.assignment is None:
             return self.prompt_failure is not None
         return len(self.ended_slots) == len(self.assignment.slots)
+
+    @property
+    def owed(self) -> list[Record]:
+        """The events whose effect is missing, as `Ledger.owed` has them (ARCHITECTURE §4.3)."""
+        if self.closing is not None:
+            return []
+        if self.assignment is None:
+            return [self.prompt_failure or self.prompt]
+        if self.has_ended:
+            return [*self.slot_failures, *self.judgements][:1]
+        open_slots = {slot.index for slot in self.assignment.slots} - self.ended_slots
+        traces = [trace for trace in self.traces.values() if trace.slot in open_slots]
+        is_untraced = len({trace.slot for trace in traces}) < len(open_slots)
+        return [*([self.prompt] if is_untraced else []), *traces]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +115,7 @@ class Progress:
     unpaired: Mapping[UnpairedCause, int] = field(default_factory=dict)
     quarantined: Mapping[str, int] = field(default_factory=dict)
     oldest_open_at: datetime | None = None
+    unmoved_letters: int = 0
 
     @property
     def closed(self) -> int:
@@ -133,27 +160,6 @@ class RankedPair:
     delta: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """The rows from which the audit derives one prompt's outcome anew.
-
-    `lost_slots` have expired though the wheel turned all the while: nothing explains their wait.
-    """
-
-    key: PromptKey
-    accepted_at: datetime
-    num_slots: int | None
-    traces: int
-    judgements: int
-    ended_slots: int
-    judged_slots: int
-    lost_slots: int
-    pairs: int
-    quarantined: int
-    prompt_failures: int
-    closings: Sequence[Outcome]
-
-
 class Ledger(Protocol):
     """The stream's records, from accepted prompt to closed group."""
 
@@ -161,41 +167,65 @@ class Ledger(Protocol):
         """Store prompts; return them as stored, in the order given."""
         ...
 
-    def add_assignment(self, assignment: Assignment) -> Assignment:
+    def add_assignments(self, assignments: Sequence[Assignment]) -> list[Assignment]:
         """Store who is asked, before anybody is."""
         ...
 
-    def add_trace(self, trace: Trace) -> Trace:
-        """Store a slot's trace."""
+    def add_traces(self, traces: Sequence[Trace]) -> list[Trace]:
+        """Store slots' traces."""
         ...
 
-    def add_judgement(self, judgement: Judgement) -> Judgement:
-        """Store a judgement and its slot's end in one transaction."""
+    def add_judgements(self, judgements: Sequence[Judgement]) -> list[Judgement]:
+        """Store judgements and, in the same transaction, the ends of their slots.
+
+        They end the current attempt's slots. One that is stored already ends its slot too, if that
+        is open: an attempt that an operator has opened reuses what was judged before.
+        """
         ...
 
-    def add_slot_failure(self, failure: SlotFailed) -> SlotFailed | Judgement:
-        """Store a slot's end; return what ended it, which may be an earlier judgement."""
+    def add_slot_failures(self, failures: Sequence[SlotFailed]) -> list[SlotFailed | Judgement]:
+        """Store slots' ends; return what ended them, which may be an earlier judgement."""
         ...
 
-    def add_prompt_failure(self, failure: PromptFailed) -> PromptFailed:
+    def add_prompt_failures(self, failures: Sequence[PromptFailed]) -> list[PromptFailed]:
         """Store that nobody could be asked."""
+        ...
+
+    def open_attempts(
+        self,
+        keys: Sequence[PromptKey],
+        *,
+        kind: TransitionKind,
+        by: str,
+        reason: str,
+        at: datetime,
+        expires_at: datetime,
+    ) -> list[Transition]:
+        """Open the next attempt at each prompt that has something to try again.
+
+        That is a prompt whose current attempt has a failed slot, or closed as anything but paired.
+        Judged slots count as judged in the new attempt from the start. Returns what was opened:
+        asked twice, the second time nothing is, until the new attempt has failed as well.
+        """
         ...
 
     def close_groups(self, ends: Sequence[GroupEnd]) -> list[PreferencePair | QuarantinedPair]:
         """Store closings with their pairs; return the pair events that these groups now hold."""
         ...
 
-    def add_dead_letter(
-        self, letter: DeadLetter, slot_failure: SlotFailed | None = None
-    ) -> SlotFailed | Judgement | None:
-        """Store a dead letter, and in the same transaction the slot end that it causes.
+    def bury(self, burials: Sequence[Burial]) -> list[list[SlotFailed | Judgement]]:
+        """Store dead letters, and in the same transaction the slot ends that they cause.
 
-        Return what ended the slot, which may be something earlier; None where it causes none.
+        Return, for each, what ended those slots, which may be something earlier.
         """
         ...
 
     def group(self, key: PromptKey) -> Group | None:
         """Return all rows of one (prompt, round), or None where the store has no such prompt."""
+        ...
+
+    def groups(self, keys: Sequence[PromptKey]) -> dict[PromptKey, Group]:
+        """Return all rows of these, all of one moment; those that the store lacks are absent."""
         ...
 
     def trace(self, trace_id: str) -> Trace | None:
@@ -226,6 +256,10 @@ class Ledger(Protocol):
         """Yield the evidence of every prompt."""
         ...
 
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open one moment of the store for the audit; nobody who writes waits for it."""
+        ...
+
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         """Return the newest dead letters."""
         ...
@@ -248,6 +282,14 @@ class PairShelf(Protocol):
         Raises:
             LookupError: one of them is not stored.
         """
+        ...
+
+    def quarantined(self, *, after: str | None, limit: int) -> list[QuarantinedPair]:
+        """Return a page, by id, of pairs that lie in quarantine and were not released since."""
+        ...
+
+    def quarantined_by_id(self, pair_ids: Sequence[str]) -> dict[str, QuarantinedPair]:
+        """Return those of these that were ever quarantined."""
         ...
 
     def count_pairs(
@@ -369,7 +411,20 @@ class Leases(Protocol):
         ...
 
 
-class Store(Ledger, PairShelf, PoolLog, CycleLog, Leases, Protocol):
+class Store(
+    Ledger,
+    PairShelf,
+    PoolLog,
+    CycleLog,
+    Leases,
+    Outages,
+    Deferrals,
+    Halts,
+    HeldEvents,
+    UnsentLetters,
+    Letters,
+    Protocol,
+):
     """All of them, as one database holds them."""
 
     def close(self) -> None:

@@ -18,6 +18,13 @@ from pydantic_settings import (
 
 from deltawheel.contracts.record import Name
 from deltawheel.contracts.rubric import PAPER_ORDER_BY, Rubric
+from deltawheel.contracts.settings.broker import (
+    BrokerKind,
+    BrokerProtocol,
+    BrokerSecurity,
+    BrokerSettings,
+    SaslMechanism,
+)
 from deltawheel.contracts.settings.cycle import (
     EvaluationSettings,
     GateSettings,
@@ -25,8 +32,6 @@ from deltawheel.contracts.settings.cycle import (
     TrainingSettings,
 )
 from deltawheel.contracts.settings.processes import (
-    BrokerKind,
-    BrokerSettings,
     GatewaySettings,
     MonitoringSettings,
     RegistrySettings,
@@ -55,6 +60,8 @@ __all__ = [
     "SANDBOX",
     "SCORED_BY",
     "BrokerKind",
+    "BrokerProtocol",
+    "BrokerSecurity",
     "BrokerSettings",
     "CurationSettings",
     "EvaluationSettings",
@@ -69,6 +76,7 @@ __all__ = [
     "RotationSettings",
     "RubricSettings",
     "RuntimeSettings",
+    "SaslMechanism",
     "ServerSettings",
     "Settings",
     "StoreKind",
@@ -151,6 +159,14 @@ def _training_faults(settings: "Settings") -> Iterator[str]:
         )
 
 
+def _membership_faults(settings: "Settings") -> Iterator[str]:
+    if settings.runtime.static_membership and settings.broker.kind is BrokerKind.EMBEDDED:
+        yield (
+            "runtime.static_membership: the embedded broker never lets go of a static member that "
+            "has left; set it to false, or broker.kind to local-kafka or kafka"
+        )
+
+
 _COMPARISONS: tuple[Callable[["Settings"], Iterable[str]], ...] = (
     _server_faults,
     _generator_faults,
@@ -158,6 +174,7 @@ _COMPARISONS: tuple[Callable[["Settings"], Iterable[str]], ...] = (
     _judge_faults,
     _rubric_faults,
     _training_faults,
+    _membership_faults,
 )
 """What sections must agree on; each yields one sentence for each fault, with its key."""
 

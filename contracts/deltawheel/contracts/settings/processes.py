@@ -1,4 +1,4 @@
-"""Settings of what runs: broker, store, registry, gateway, servers, and how they are kept alive."""
+"""Settings of what runs: store, registry, gateway, servers, and how they are kept alive."""
 
 from enum import StrEnum
 
@@ -13,8 +13,6 @@ from deltawheel.contracts.settings.values import (
 )
 
 __all__ = [
-    "BrokerKind",
-    "BrokerSettings",
     "GatewaySettings",
     "MonitoringSettings",
     "RegistrySettings",
@@ -24,66 +22,6 @@ __all__ = [
     "StoreSettings",
     "SupervisorSettings",
 ]
-
-
-class BrokerKind(StrEnum):
-    """Where the topics live."""
-
-    EMBEDDED = "embedded"
-    LOCAL_KAFKA = "local-kafka"
-    KAFKA = "kafka"
-
-
-class BrokerSettings(Section):
-    """The Kafka-protocol broker."""
-
-    kind: BrokerKind = Field(
-        default=BrokerKind.EMBEDDED,
-        description=(
-            "embedded: a memory-only broker that `up` starts and refills from the store; "
-            "local-kafka: an Apache Kafka that `up` starts from KAFKA_HOME (needs Java 17); "
-            "kafka: one that runs elsewhere."
-        ),
-    )
-    host: str = Field(
-        default="127.0.0.1", description="Loopback address on which `up` starts its broker."
-    )
-    port: Port = Field(default=0, description="Its port; 0 takes a free one at each start.")
-    bootstrap: str | None = Field(
-        default=None, description="host:port,host:port of the brokers, for kind kafka."
-    )
-    partitions: int = Field(
-        default=4,
-        ge=1,
-        description="Partitions of each topic: the most members that share its work.",
-    )
-    max_message_bytes: int = Field(
-        default=4_000_000,
-        ge=100_000,
-        description="Longest record; must hold the longest trace twice.",
-    )
-
-    @field_validator("host")
-    @classmethod
-    def _own_broker_is_for_this_machine(cls, host: str, info: ValidationInfo) -> str:
-        if info.data.get("kind", BrokerKind.KAFKA) is not BrokerKind.KAFKA and not is_loopback(
-            host
-        ):
-            raise ValueError(
-                "others can reach it, and the broker that `up` starts asks nobody for a password; "
-                "keep 127.0.0.1, or run a broker elsewhere and give broker.kind: kafka with "
-                "broker.bootstrap"
-            )
-        return host
-
-    @field_validator("bootstrap")
-    @classmethod
-    def _remote_broker_has_an_address(
-        cls, bootstrap: str | None, info: ValidationInfo
-    ) -> str | None:
-        if info.data.get("kind") is BrokerKind.KAFKA and not bootstrap:
-            raise ValueError("kind kafka needs 'bootstrap', for example bootstrap: kafka-1:9092")
-        return bootstrap
 
 
 class StoreKind(StrEnum):
@@ -211,19 +149,72 @@ class RuntimeSettings(Section):
     """The loop that all streaming services share."""
 
     poll_timeout_s: float = Field(default=0.2, gt=0, description="Longest wait for new records.")
+    max_in_flight_mb: int = Field(
+        default=64,
+        ge=1,
+        description="Nothing is fetched while records in work take more memory than this; MB.",
+    )
     backoff_base_s: float = Field(default=0.2, gt=0, description="First pause before a retry.")
     backoff_cap_s: float = Field(default=10.0, gt=0, description="Longest pause before a retry.")
     drain_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop may take.")
+    upkeep_interval_s: float = Field(
+        default=1.0,
+        gt=0,
+        description="Pause between two looks for deferred records, halts and what is to be noted.",
+    )
+    breaker_failures: int = Field(
+        default=8,
+        ge=1,
+        description="Failures in a row after which a dependency counts as down: its breaker opens.",
+    )
+    breaker_base_s: float = Field(
+        default=0.5, gt=0, description="First pause before one record tries it again."
+    )
+    breaker_cap_s: float = Field(
+        default=10.0, gt=0, description="Longest pause before one record tries it again."
+    )
+    defer_after_tries: int = Field(
+        default=12,
+        ge=1,
+        description="Failures of a record, others succeeding in between, that defer it.",
+    )
+    defer_base_s: float = Field(
+        default=30.0, gt=0, description="First pause before a deferred record is tried again."
+    )
+    defer_cap_s: float = Field(
+        default=900.0, gt=0, description="Longest pause before a deferred record is tried again."
+    )
+    defer_deadline_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="Then a deferred record is a dead letter; time in outages does not count.",
+    )
+    halt_after_refusals: int = Field(
+        default=20,
+        ge=2,
+        description=(
+            "Records of one partition that are invalid in a row though the store knows what they "
+            "speak of, after which the partition halts until `deltawheel resume`."
+        ),
+    )
     heartbeat_interval_s: float = Field(default=0.5, gt=0, description="Of the consumer group.")
     session_timeout_s: float = Field(default=6.0, gt=0, description="Of the consumer group.")
+    static_membership: bool = Field(
+        default=False,
+        description=(
+            "Whether a service that is started again takes its partitions back at once; needs "
+            "Apache Kafka, and a session_timeout_s longer than a restart. It is for quick "
+            "rejoining only and fences nobody."
+        ),
+    )
 
 
 class SupervisorSettings(Section):
     """Keeping processes alive."""
 
     backoff_base_s: float = Field(default=0.5, gt=0, description="Pause before the first restart.")
-    backoff_cap_s: float = Field(default=30.0, gt=0, description="Longest pause before a restart.")
+    backoff_cap_s: float = Field(default=10.0, gt=0, description="Longest pause before a restart.")
     stable_after_s: float = Field(
-        default=60.0, gt=0, description="Running so long forgets earlier restarts."
+        default=30.0, gt=0, description="Running so long forgets earlier restarts."
     )
     stop_timeout_s: float = Field(default=25.0, gt=0, description="Then a process is killed.")

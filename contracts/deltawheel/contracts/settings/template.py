@@ -15,7 +15,8 @@ _HEAD = """\
 Settings of a Deltawheel wheel: every key with its default. Keep the keys that you change.
 `deltawheel config check` names each wrong key. The environment stands above this file:
 DELTAWHEEL_GATEWAY__PORT=8601 sets gateway.port. Secrets come from the environment only:
-DELTAWHEEL_GATEWAY_TOKEN, and whatever variables `api_key_env` names.
+DELTAWHEEL_GATEWAY_TOKEN, DELTAWHEEL_BROKER_PASSWORD, DELTAWHEEL_BROKER_KEY_PASSWORD, and whatever
+variables `api_key_env` names.
 """
 
 
