@@ -3,7 +3,7 @@
 from deltawheel.contracts.audit import derive_outcome, examine
 from deltawheel.contracts.outcome import Outcome, UnpairedCause
 from deltawheel.contracts.store import GroupEnd, Store
-from tests.infra.store.stored import add_asked, add_judged
+from tests.infra.store.stored import add_asked, add_judged, open_next
 from tests.records import (
     T0,
     a_closing,
@@ -28,7 +28,7 @@ def test_progress_of_an_empty_wheel_is_nothing_and_drained(store: Store) -> None
 def test_progress_counts_what_is_there(store: Store) -> None:
     add_judged(store)
     waiting = add_asked(store, a_prompt("2+2=", accepted_at=seconds(50)))
-    store.add_slot_failure(a_slot_failure(an_assignment(waiting)))
+    store.add_slot_failures([a_slot_failure(an_assignment(waiting))])
     store.close_groups([a_paired_end()])
     progress = store.progress()
     assert (progress.prompts, progress.assigned, progress.traces) == (2, 2, 2)
@@ -46,7 +46,7 @@ def test_evidence_derives_the_outcome_that_is_stored(store: Store) -> None:
         add_asked(store, a_prompt("waiting")),
     )
     store.add_prompts([dead])
-    store.add_prompt_failure(a_prompt_failure(dead))
+    store.add_prompt_failures([a_prompt_failure(dead)])
     store.close_groups(
         [
             a_paired_end(a_pair(paired)),
@@ -79,12 +79,15 @@ def test_evidence_may_be_left_half_read(store: Store) -> None:
     assert len(list(store.evidence())) == 5
 
 
-def test_evidence_shows_every_attempt(store: Store) -> None:
+def test_current_attempt_is_what_counts(store: Store) -> None:
     prompt = add_judged(store)
     store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.UNPAIRED))])
+    open_next(store, prompt)
+    (row,) = store.evidence()
+    assert (row.outcome, store.progress().outcomes) == (None, {})
     store.close_groups([GroupEnd(closing=a_closing(prompt, attempt=2), pairs=(a_pair(prompt),))])
     (row,) = store.evidence()
-    assert row.closings == [Outcome.UNPAIRED, Outcome.PAIRED]
+    assert row.outcome == Outcome.PAIRED.value
     assert store.progress().outcomes == {Outcome.PAIRED: 1}
 
 
@@ -108,6 +111,7 @@ def test_unpaired_attempt_that_was_superseded_counts_under_no_cause(store: Store
     prompt = add_judged(store)
     store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.UNPAIRED))])
     assert store.progress().tie_share == 1
+    open_next(store, prompt)
     single = a_closing(
         prompt, outcome=Outcome.UNPAIRED, cause=UnpairedCause.SINGLE_SURVIVOR, attempt=2
     )

@@ -2,7 +2,8 @@
 
 from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.store import GroupEnd, Store
-from tests.infra.store.stored import add_judged, in_threads
+from deltawheel.contracts.transition import TransitionKind
+from tests.infra.store.stored import add_judged, in_threads, open_next
 from tests.records import (
     a_closing,
     a_pair,
@@ -10,6 +11,7 @@ from tests.records import (
     a_prompt,
     a_quarantined_end,
     a_quarantined_pair,
+    seconds,
 )
 
 
@@ -83,13 +85,24 @@ def test_closers_that_come_in_opposite_orders_never_stand_in_each_others_way(sto
     assert store.progress().outcomes == {Outcome.PAIRED: 300}
 
 
-def test_pair_of_an_earlier_attempt_is_kept(store: Store) -> None:
+def test_pair_that_is_released_from_quarantine_is_stored_beside_its_history(store: Store) -> None:
     prompt = add_judged(store)
-    pair = a_pair(prompt)
-    store.close_groups([a_paired_end(pair)])
-    again = GroupEnd(closing=a_closing(prompt, attempt=2), pairs=(a_pair(prompt, chosen_slot=1),))
-    assert store.close_groups([again]) == [pair]
+    quarantined = a_quarantined_pair(a_pair(prompt))
+    store.close_groups([a_quarantined_end(quarantined)])
+    open_next(store, prompt, kind=TransitionKind.RELEASE)
+    released = GroupEnd(closing=a_closing(prompt, attempt=2), pairs=(a_pair(prompt),))
+    assert store.close_groups([released]) == [a_pair(prompt)], "released, and so a pair only"
     assert store.progress().outcomes == {Outcome.PAIRED: 1}
+    assert store.progress().quarantined, "history is not rewritten"
+
+
+def test_closing_of_an_attempt_that_was_superseded_does_not_close_the_prompt(store: Store) -> None:
+    prompt = add_judged(store)
+    store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.UNPAIRED))])
+    open_next(store, prompt)
+    store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.UNPAIRED))])
+    assert not store.progress().is_drained
+    assert store.owed(before=seconds(5_000), limit=10)
 
 
 def test_pair_that_comes_after_an_unpaired_closing_is_not_stored(store: Store) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.store import GroupEnd, Store
-from deltawheel.infra.store.expiry import _overlap
+from deltawheel.infra.store.outages import merged, overlap
 from tests.infra.store.stored import add_asked
 from tests.records import T0, a_closing, a_judgement, a_prompt, a_trace, an_assignment, seconds
 
@@ -30,13 +30,13 @@ def turning(since: datetime, until: datetime) -> Sequence[datetime]:
 
 def test_open_slots_of_an_expired_assignment_expire(store: Store) -> None:
     prompt = add_asked(store)
-    store.add_judgement(a_judgement(store.add_trace(a_trace(slot=0))))
+    store.add_judgements([a_judgement(store.add_traces([a_trace(slot=0)])[0])])
     end = an_assignment(prompt).expires_at
     assert store.expired(at=end - timedelta(seconds=1), limit=10) == []
     (failure,) = store.expired(at=end, limit=10)
     assert (failure.key, failure.slot, failure.failed_at) == (prompt.key, 1, end)
     assert failure.reason.startswith("expired")
-    assert store.add_slot_failure(failure) == failure
+    assert store.add_slot_failures([failure])[0] == failure
     assert store.expired(at=end, limit=10) == []
 
 
@@ -101,7 +101,7 @@ def test_a_slot_that_expired_is_lost_unless_the_wheel_stood_still(store: Store) 
         add_asked(store, prompt)
     note(store, T0, T0 + HOUR)
     for failure in store.expired(at=LATE + 24 * HOUR, limit=10):
-        store.add_slot_failure(failure)
+        store.add_slot_failures([failure])
     rows = {row.key: row.lost_slots for row in store.evidence()}
     assert rows == {explained.key: 0, lost.key: 2}
     assert store.progress().slot_failures == 4
@@ -114,11 +114,13 @@ spans = st.lists(
 
 @settings(deadline=None)
 @given(spans, st.integers(0, 1_000), st.integers(0, 1_000))
-def test_overlap_counts_each_shared_second_of_each_span(
+def test_overlap_counts_each_shared_second_once_however_many_spans_share_it(
     drawn: list[tuple[int, int]], one: int, other: int
 ) -> None:
     since, until = sorted((one, other))
-    inside = sum(max(0, min(until, end) - max(since, start)) for start, end in drawn)
+    inside = len(
+        {second for start, end in drawn for second in range(start, end)} & {*range(since, until)}
+    )
     given_spans = [(seconds(start), seconds(end)) for start, end in drawn]
-    found = _overlap(given_spans, seconds(since), seconds(until))
+    found = overlap(merged(given_spans), seconds(since), seconds(until))
     assert found == timedelta(seconds=inside)

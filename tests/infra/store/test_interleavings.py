@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltawheel.contracts.audit import examine
-from deltawheel.contracts.outcome import Outcome
+from deltawheel.contracts.outcome import Outcome, UnpairedCause
 from deltawheel.contracts.store import GroupEnd, Store
 from deltawheel.infra.store.columns import METADATA
 from deltawheel.infra.store.engine import Database
@@ -43,29 +43,30 @@ def close(store: Store, chosen_slot: int) -> None:
         store.close_groups([GroupEnd(closing=a_closing(PROMPT), pairs=(pair,))])
         return
     outcome = Outcome.DEAD_LETTERED if failed == {0, 1} else Outcome.UNPAIRED
-    store.close_groups([GroupEnd(closing=a_closing(PROMPT, outcome=outcome))])
+    end = a_closing(PROMPT, outcome=outcome, cause=UnpairedCause.SINGLE_SURVIVOR)
+    store.close_groups([GroupEnd(closing=end)])
 
 
 def judge(store: Store, slot: int, level: float) -> None:
     """Judge a trace only if the store holds it, as the judging service does."""
     trace = store.trace(ASSIGNMENT.trace_id(slot))
     if trace is not None:
-        store.add_judgement(a_judgement(trace, level=level))
+        store.add_judgements([a_judgement(trace, level=level)])
 
 
 def reassign(store: Store) -> None:
     """Come second with another plan; the first is read back, whatever the pool is by now."""
-    store.add_assignment(ASSIGNMENT)
+    store.add_assignments([ASSIGNMENT])
     others = (a_generator("weak"), a_generator("strong"))
-    assert store.add_assignment(an_assignment(PROMPT, generators=others)) == ASSIGNMENT
+    assert store.add_assignments([an_assignment(PROMPT, generators=others)])[0] == ASSIGNMENT
 
 
 STEPS: dict[str, Callable[[Store], object]] = {
     "prompt": lambda store: store.add_prompts([PROMPT, PROMPT]),
-    "assignment": lambda store: store.add_assignment(ASSIGNMENT),
+    "assignment": lambda store: store.add_assignments([ASSIGNMENT])[0],
     "other assignment": reassign,
     "expiry": lambda store: [
-        store.add_slot_failure(failure) for failure in store.expired(at=LATER, limit=1)
+        store.add_slot_failures([failure])[0] for failure in store.expired(at=LATER, limit=1)
     ],
     "close": lambda store: close(store, 0),
     "close mirrored": lambda store: close(store, 1),
@@ -73,13 +74,15 @@ STEPS: dict[str, Callable[[Store], object]] = {
         f"{verb} {slot}": lambda store, slot=slot, act=act: act(store, slot)  # type: ignore[misc]
         for slot in (0, 1)
         for verb, act in {
-            "trace": lambda store, slot: store.add_trace(a_trace(ASSIGNMENT, slot)),
-            "resampled trace": lambda store, slot: store.add_trace(
-                a_trace(ASSIGNMENT, slot, answer="1+1=9")
-            ),
+            "trace": lambda store, slot: store.add_traces([a_trace(ASSIGNMENT, slot)])[0],
+            "resampled trace": lambda store, slot: store.add_traces(
+                [a_trace(ASSIGNMENT, slot, answer="1+1=9")]
+            )[0],
             "judgement": lambda store, slot: judge(store, slot, 4),
             "other judgement": lambda store, slot: judge(store, slot, 2),
-            "failure": lambda store, slot: store.add_slot_failure(a_slot_failure(ASSIGNMENT, slot)),
+            "failure": lambda store, slot: store.add_slot_failures(
+                [a_slot_failure(ASSIGNMENT, slot)]
+            )[0],
         }.items()
     },
 }
@@ -130,6 +133,14 @@ def opened(url: str) -> Iterator[Store]:
         store.close()
 
 
+def in_protocol(order: list[str]) -> list[str]:
+    """Leave out what no service does: work on a prompt before it is stored and assigned."""
+    begun = [
+        order.index(name) if name in order else len(order) for name in ("prompt", "assignment")
+    ]
+    return [name for place, name in enumerate(order) if place >= max(begun) or place in begun]
+
+
 def finish(store: Store) -> None:
     """Do all the work that is owed, once more and in order."""
     for name in ("prompt", "assignment", "trace 0", "trace 1"):
@@ -144,12 +155,12 @@ def test_any_interleaving_leaves_one_outcome_that_the_evidence_proves(
     fresh_store: Fresh, order: list[str]
 ) -> None:
     with fresh_store() as store:
-        for name in order:
+        for name in in_protocol(order):
             STEPS[name](store)
         assert examine(store.evidence()).is_clean
         finish(store)
         (row,) = store.evidence()
-        assert len(row.closings) == 1
+        assert row.is_closed
         assert row.ended_slots == 2
         assert row.pairs <= 1
         assert len(store.pairs(after=None, limit=9)) == row.pairs

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.infra.store import cycle_tables, migrations
+from deltawheel.contracts.prompt import PromptKey
+from deltawheel.infra.store import cycle_tables, loop_tables, migrations
 from deltawheel.infra.store.columns import METADATA
 from deltawheel.infra.store.engine import Database
 from deltawheel.infra.store.schema import REVISIONS, VERSION_TABLE, needs_upgrade
 from deltawheel.infra.store.store import SqlStore
 from tests.infra.store.stored import add_judged
-from tests.records import WHEEL, a_pair, a_paired_end
+from tests.records import WHEEL, a_dead_letter, a_pair, a_paired_end
 
 assert cycle_tables.CYCLES.name in METADATA.tables, "all tables are declared"
+assert loop_tables.HALTS.name in METADATA.tables, "all tables are declared"
 
 SQLITE = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 POSTGRES = (
@@ -37,7 +40,9 @@ def schema_of(connection: Connection) -> dict[tuple[str, str], str]:
         rows = [(kind, name, sql) for kind, name, _, sql in connection.execute(text(SQLITE))]
     else:
         rows = [tuple(row) for query in POSTGRES for row in connection.execute(text(query))]
-    said = {(kind, name): " ".join((sql or "").split()) for kind, name, sql in rows}
+    said = {
+        (kind, name): " ".join((sql or "").replace(chr(34), "").split()) for kind, name, sql in rows
+    }
     return {key: sql for key, sql in said.items() if VERSION_TABLE not in key[1]}
 
 
@@ -99,6 +104,9 @@ def test_store_from_before_there_were_migrations_is_taken_over_as_it_is(url: str
     store = SqlStore(url, wheel=WHEEL)
     prompt = add_judged(store)
     store.close()
+    database = Database(url)
+    database.downgrade(REVISIONS[0])
+    database.close()
     with connected(url) as connection:
         connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
         connection.execute(text("CREATE TABLE schema_version (id INTEGER, version INTEGER)"))
@@ -111,13 +119,36 @@ def test_store_from_before_there_were_migrations_is_taken_over_as_it_is(url: str
     SqlStore.open_existing(url, wheel=WHEEL).close()
 
 
+def test_upgrade_names_the_prompts_of_letters_that_were_stored_before(url: str) -> None:
+    store = SqlStore(url, wheel=WHEEL)
+    prompt = add_judged(store)
+    keys = [prompt.key, None, PromptKey("no\0id", 0), PromptKey("prompt_unknown", 7)]
+    for number, key in enumerate(keys):
+        store.bury([Burial(a_dead_letter(b"%d" % number, prompt_key=key))])
+    before = {entry.entry_id: entry for entry in store.letter_entries()}
+    store.close()
+    database = Database(url)
+    database.downgrade("0003")
+    database.upgrade()
+    database.close()
+    again = SqlStore(url, wheel=WHEEL)
+    assert {entry.entry_id: entry for entry in again.letter_entries()} == before
+    again.close()
+    assert {entry.held_key for entry in before.values()} == {prompt.key, None}
+    columns = "SELECT prompt_id, round FROM dead_letters WHERE prompt_id IS NOT NULL"
+    with connected(url) as connection:
+        named = {PromptKey(*row) for row in connection.execute(text(columns))}
+    assert named == {prompt.key, PromptKey("prompt_unknown", 7)}
+
+
 @pytest.mark.parametrize("must_exist", [True, False])
 def test_newer_schema_is_refused(
     url: str, opened: Callable[..., SqlStore], must_exist: bool
 ) -> None:
     opened().close()
     set_revision(url, "9999")
-    with pytest.raises(ConfigError, match="has schema 9999, but this deltawheel knows 0001: inst"):
+    newest = REVISIONS[-1]
+    with pytest.raises(ConfigError, match=f"schema 9999, but this deltawheel knows {newest}: inst"):
         opened(must_exist=must_exist)
 
 

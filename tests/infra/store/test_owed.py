@@ -23,7 +23,7 @@ def test_unasked_prompt_is_owed_until_asked_or_failed(store: Store) -> None:
     store.add_prompts([prompt])
     assert store.owed(before=T0, limit=10) == []
     assert store.owed(before=LATER, limit=10) == [prompt]
-    failure = store.add_prompt_failure(a_prompt_failure(prompt))
+    failure = store.add_prompt_failures([a_prompt_failure(prompt)])[0]
     assert store.owed(before=LATER, limit=10) == [failure]
     assert store.owed(before=failure.failed_at, limit=10) == []
     store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.DEAD_LETTERED))])
@@ -33,33 +33,33 @@ def test_unasked_prompt_is_owed_until_asked_or_failed(store: Store) -> None:
 def test_prompt_is_owed_while_a_slot_has_neither_trace_nor_end(store: Store) -> None:
     prompt = add_asked(store)
     assert store.owed(before=LATER, limit=10) == [prompt]
-    trace = store.add_trace(a_trace())
+    trace = store.add_traces([a_trace()])[0]
     assert store.owed(before=LATER, limit=10) == [prompt, trace]
-    store.add_slot_failure(a_slot_failure(slot=1))
+    store.add_slot_failures([a_slot_failure(slot=1)])
     assert store.owed(before=LATER, limit=10) == [trace]
 
 
 def test_slot_with_trace_and_end_counts_once(store: Store) -> None:
     prompt = add_asked(store)
-    judgement = store.add_judgement(a_judgement(store.add_trace(a_trace())))
+    judgement = store.add_judgements([a_judgement(store.add_traces([a_trace()])[0])])[0]
     assert store.owed(before=LATER, limit=10) == [prompt]
-    store.add_slot_failure(a_slot_failure(slot=1))
+    store.add_slot_failures([a_slot_failure(slot=1)])
     assert store.owed(before=LATER, limit=10) == [judgement]
 
 
 def test_trace_is_owed_until_its_slot_has_ended(store: Store) -> None:
     add_asked(store)
-    traces = [store.add_trace(a_trace(slot=slot)) for slot in (0, 1)]
+    traces = [store.add_traces([a_trace(slot=slot)])[0] for slot in (0, 1)]
     assert sorted(store.owed(before=LATER, limit=10), key=lambda trace: trace.slot) == traces  # type: ignore[attr-defined]
     assert store.owed(before=traces[0].generated_at, limit=10) == []
-    store.add_judgement(a_judgement(traces[0]))
+    store.add_judgements([a_judgement(traces[0])])
     assert store.owed(before=LATER, limit=10) == [traces[1]]
 
 
 def test_ended_group_is_owed_until_closed(store: Store) -> None:
     prompt = add_asked(store)
-    store.add_slot_failure(a_slot_failure(slot=0, failed_at=seconds(3)))
-    store.add_slot_failure(a_slot_failure(slot=1, failed_at=seconds(8)))
+    store.add_slot_failures([a_slot_failure(slot=0, failed_at=seconds(3))])
+    store.add_slot_failures([a_slot_failure(slot=1, failed_at=seconds(8))])
     assert store.owed(before=seconds(8), limit=10) == []
     (event,) = store.owed(before=LATER, limit=10)
     assert isinstance(event, SlotFailed)

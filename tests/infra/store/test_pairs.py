@@ -9,6 +9,8 @@ from tests.records import (
     a_pair,
     a_paired_end,
     a_prompt,
+    a_quarantined_end,
+    a_quarantined_pair,
     a_rubric,
     seconds,
 )
@@ -90,3 +92,16 @@ def test_delta_stats_are_means_per_generator_pair_and_dimension(store: Store) ->
     up = stats["strong", "weak", ORDER_BY]
     assert (up.num_pairs, up.mean_delta, up.mean_generator_delta) == (2, 2.0, 1.0)
     assert stats["weak", "strong", "factuality"].mean_generator_delta == -1.0
+
+
+def test_quarantined_pairs_come_in_pages_by_id(store: Store) -> None:
+    prompts = [a_prompt(f"{number}+1=") for number in range(3)]
+    held = sorted(
+        (a_quarantined_pair(a_pair(prompt)) for prompt in prompts), key=lambda it: it.pair.pair_id
+    )
+    store.close_groups([a_quarantined_end(each) for each in held])
+    store.close_groups([a_paired_end(a_pair(a_prompt("fine")))])
+    assert store.quarantined(after=None, limit=2) == held[:2]
+    assert store.quarantined(after=held[1].pair.pair_id, limit=2) == held[2:]
+    ids = [held[0].pair.pair_id, "pair_none", "a\0b", a_pair(a_prompt("fine")).pair_id]
+    assert store.quarantined_by_id(ids) == {held[0].pair.pair_id: held[0]}

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from deltawheel.contracts.errors import (
+    STORE,
     ConfigError,
     DeltawheelError,
     InvalidRecordError,
@@ -79,8 +80,8 @@ def test_key_that_no_index_can_hold_is_the_fault_of_the_record(store: SqlStore) 
     letters = random.Random(0)
     long = "".join(letters.choices(string.ascii_letters, k=20_000))
     with pytest.raises(InvalidRecordError, match="cannot hold this record"):
-        store.add_judgement(a_judgement(judge_revision=long))
-    assert store.add_judgement(a_judgement()) == a_judgement()
+        store.add_judgements([a_judgement(judge_revision=long)])
+    assert store.add_judgements([a_judgement()])[0] == a_judgement()
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_read_only_database_is_read_but_not_written(
     store = opened()
     assert store.progress().is_drained
     with pytest.raises(DeltawheelError, match=r"is read-only: set store\.url to the server that"):
-        store.add_trace(a_trace())
+        store.add_traces([a_trace()])
 
 
 def test_user_without_rights_is_told_what_to_grant(
@@ -132,11 +133,12 @@ def test_server_that_restarts_loses_nothing_and_is_found_again() -> None:
         pair = a_pair(add_judged(store))
         store.close_groups([a_paired_end(pair)])
         server.stop()
-        with pytest.raises(RetryLaterError, match="does not answer"):
-            store.add_trace(a_trace())
+        with pytest.raises(RetryLaterError, match="does not answer") as caught:
+            store.add_traces([a_trace()])
+        assert caught.value.dependency == STORE
         with pytest.raises(RetryLaterError, match="does not answer"):
             SqlStore(url, wheel=WHEEL)
         server.start()
         assert store.pair(pair.pair_id) == pair
-        assert store.add_trace(a_trace()) == a_trace()
+        assert store.add_traces([a_trace()])[0] == a_trace()
         store.close()

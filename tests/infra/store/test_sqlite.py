@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
+from deltawheel.contracts.errors import STORE, ConfigError, DeltawheelError, RetryLaterError
 from deltawheel.infra.store.store import SqlStore
 from tests.infra.store.stored import add_judged
 from tests.records import WHEEL, a_prompt, a_trace
@@ -97,7 +97,7 @@ def test_read_only_store_is_read_but_not_written(url: str, opened: Callable[...,
         store = opened()
         assert store.progress().is_drained
         with pytest.raises(DeltawheelError, match="is read-only: give this user the right"):
-            store.add_trace(a_trace())
+            store.add_traces([a_trace()])
 
 
 def test_full_disk_is_said_and_loses_nothing(url: str, opened: Callable[..., SqlStore]) -> None:
@@ -122,7 +122,8 @@ def test_lock_held_by_another_process_is_a_reason_to_retry(
         store = opened()
         with closing(sqlite3.connect(path_of(url), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(RetryLaterError, match="is busy"):
-                store.add_trace(a_trace())
+            with pytest.raises(RetryLaterError, match="is busy") as caught:
+                store.add_traces([a_trace()])
+            assert caught.value.dependency == STORE
             assert store.progress().is_drained
-        assert store.add_trace(a_trace()) == a_trace()
+        assert store.add_traces([a_trace()])[0] == a_trace()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from deltawheel.contracts.cycle import StepName, StepState
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.errors import InvalidRecordError
 from deltawheel.contracts.judgement import Judgement, SlotFailed
 from deltawheel.contracts.prompt import PromptKey
@@ -62,22 +63,22 @@ def test_another_round_is_another_asking(store: Store) -> None:
 def test_first_assignment_is_kept(store: Store) -> None:
     first = an_assignment()
     other = an_assignment(generators=(a_generator("weak"), a_generator("strong")))
-    assert store.add_assignment(first) == first
-    assert store.add_assignment(other) == first
+    assert store.add_assignments([first])[0] == first
+    assert store.add_assignments([other])[0] == first
 
 
 def test_first_trace_is_kept_whatever_is_sampled_later(store: Store) -> None:
     first = a_trace(answer="1+1=2")
-    assert store.add_trace(first) == first
-    assert store.add_trace(a_trace(answer="1+1=5")) == first
+    assert store.add_traces([first])[0] == first
+    assert store.add_traces([a_trace(answer="1+1=5")])[0] == first
     assert store.trace(first.trace_id) == first
 
 
 def test_first_judgement_is_kept_and_ends_its_slot(store: Store) -> None:
     prompt = add_asked(store)
     first = a_judgement(level=4)
-    assert store.add_judgement(first) == first
-    assert store.add_judgement(a_judgement(level=1)) == first
+    assert store.add_judgements([first])[0] == first
+    assert store.add_judgements([a_judgement(level=1)])[0] == first
     group = store.group(prompt.key)
     assert group is not None
     assert group.judgements == [first]
@@ -85,33 +86,33 @@ def test_first_judgement_is_kept_and_ends_its_slot(store: Store) -> None:
 
 
 def test_failure_after_a_judgement_returns_the_judgement(store: Store) -> None:
-    judgement = store.add_judgement(a_judgement())
-    assert store.add_slot_failure(a_slot_failure()) == judgement
+    judgement = store.add_judgements([a_judgement()])[0]
+    assert store.add_slot_failures([a_slot_failure()])[0] == judgement
 
 
 def test_first_of_two_judges_has_ended_the_slot(store: Store) -> None:
-    first = store.add_judgement(a_judgement(judge_revision="1"))
+    first = store.add_judgements([a_judgement(judge_revision="1")])[0]
     second = a_judgement(judge_revision="2", level=1)
-    assert store.add_judgement(second) == second
-    assert store.add_slot_failure(a_slot_failure()) == first
+    assert store.add_judgements([second])[0] == second
+    assert store.add_slot_failures([a_slot_failure()])[0] == first
 
 
 def test_judgement_after_a_failure_is_kept_as_late(store: Store) -> None:
     prompt = add_asked(store)
     failure = a_slot_failure()
-    assert store.add_slot_failure(failure) == failure
-    late = store.add_judgement(a_judgement())
+    assert store.add_slot_failures([failure])[0] == failure
+    late = store.add_judgements([a_judgement()])[0]
     group = store.group(prompt.key)
     assert group is not None
     assert group.judgements == [late]
     assert group.slot_failures == [failure]
-    assert store.add_slot_failure(a_slot_failure(reason="another")) == failure
+    assert store.add_slot_failures([a_slot_failure(reason="another")])[0] == failure
 
 
 def test_first_prompt_failure_is_kept(store: Store) -> None:
     first = a_prompt_failure()
-    assert store.add_prompt_failure(first) == first
-    assert store.add_prompt_failure(a_prompt_failure(reason="another")) == first
+    assert store.add_prompt_failures([first])[0] == first
+    assert store.add_prompt_failures([a_prompt_failure(reason="another")])[0] == first
 
 
 def test_first_promotion_is_kept(store: Store) -> None:
@@ -124,7 +125,7 @@ def test_first_promotion_is_kept(store: Store) -> None:
 
 def test_of_many_threads_one_writes_and_all_learn_what_it_wrote(store: Store) -> None:
     add_asked(store)
-    traces = in_threads(8, lambda index: store.add_trace(a_trace(answer=f"answer {index}")))
+    traces = in_threads(8, lambda index: store.add_traces([a_trace(answer=f"answer {index}")])[0])
     assert len({trace.answer for trace in traces}) == 1
     assert store.progress().traces == 1
 
@@ -132,8 +133,8 @@ def test_of_many_threads_one_writes_and_all_learn_what_it_wrote(store: Store) ->
 def test_slot_ends_once_when_judgement_and_failure_race(store: Store) -> None:
     def end(index: int) -> Record:
         if index % 2:
-            return store.add_judgement(a_judgement())
-        return store.add_slot_failure(a_slot_failure())
+            return store.add_judgements([a_judgement()])[0]
+        return store.add_slot_failures([a_slot_failure()])[0]
 
     prompt = add_asked(store)
     ends = in_threads(8, end)
@@ -147,7 +148,7 @@ def test_slot_ends_once_when_judgement_and_failure_race(store: Store) -> None:
 def test_two_stores_on_one_database_agree(store: Store, url: str) -> None:
     other = SqlStore(url, wheel=WHEEL)
     traces = in_threads(
-        6, lambda index: (store, other)[index % 2].add_trace(a_trace(answer=str(index)))
+        6, lambda index: (store, other)[index % 2].add_traces([a_trace(answer=str(index))])[0]
     )
     other.close()
     assert len({trace.answer for trace in traces}) == 1
@@ -196,11 +197,13 @@ def test_group_returns_every_record_as_it_was_stored(store: Store) -> None:
 @pytest.mark.parametrize(
     "add",
     [
-        lambda store: store.add_trace(a_trace().model_copy(update={"generator_revision": "a\0b"})),
-        lambda store: store.add_judgement(a_judgement(judge_revision="a\0b")),
-        lambda store: store.add_slot_failure(
-            a_slot_failure().model_copy(update={"prompt_id": "a\0b"})
-        ),
+        lambda store: store.add_traces(
+            [a_trace().model_copy(update={"generator_revision": "a\0b"})]
+        )[0],
+        lambda store: store.add_judgements([a_judgement(judge_revision="a\0b")])[0],
+        lambda store: store.add_slot_failures(
+            [a_slot_failure().model_copy(update={"prompt_id": "a\0b"})]
+        )[0],
         lambda store: store.pairs(after="a\0b", limit=1),
     ],
     ids=["trace", "judgement", "slot failure", "page"],
@@ -247,7 +250,7 @@ def test_group_without_assignment_has_ended_by_its_failure(store: Store) -> None
     group = store.group(prompt.key)
     assert group is not None
     assert not group.has_ended
-    failure = store.add_prompt_failure(a_prompt_failure(prompt))
+    failure = store.add_prompt_failures([a_prompt_failure(prompt)])[0]
     group = store.group(prompt.key)
     assert group is not None
     assert group.prompt_failure == failure
@@ -257,9 +260,9 @@ def test_group_without_assignment_has_ended_by_its_failure(store: Store) -> None
 def test_dead_letters_keep_bytes_that_are_no_text(store: Store) -> None:
     key = a_prompt().key
     letter, newer = a_dead_letter(prompt_key=key), a_dead_letter(None, died_at=seconds(9))
-    store.add_dead_letter(letter)
-    store.add_dead_letter(newer)
-    store.add_dead_letter(letter)
+    store.bury([Burial(letter)])
+    store.bury([Burial(newer)])
+    store.bury([Burial(letter)])
     assert store.dead_letters(10) == [newer, letter]
     assert store.dead_letters(1) == [newer]
     assert store.progress().dead_letters == 2
@@ -268,7 +271,7 @@ def test_dead_letters_keep_bytes_that_are_no_text(store: Store) -> None:
 def test_dead_letter_ends_the_slot_that_it_causes(store: Store) -> None:
     prompt = add_asked(store)
     failure = a_slot_failure(reason="not a valid Trace")
-    store.add_dead_letter(a_dead_letter(), failure)
+    store.bury([Burial(a_dead_letter(), [failure])])
     group = store.group(prompt.key)
     assert group is not None
     assert group.slot_failures == [failure]

@@ -22,7 +22,7 @@ from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.infra.store.columns import is_key
 from deltawheel.infra.store.cycle_tables import CYCLE_STEPS, CYCLES, PROMOTIONS
-from deltawheel.infra.store.part import Part, Row, first_writer, insert_missing
+from deltawheel.infra.store.part import Part, Row, first_writers, insert_missing
 
 __all__ = ["SqlCycleLog"]
 
@@ -201,7 +201,7 @@ class SqlCycleLog(Part):
             "payload": promotion.model_dump_json(),
         }
         with self._database.writing() as connection:
-            return first_writer(connection, PROMOTIONS, row, promotion)
+            return first_writers(connection, PROMOTIONS, [row], [promotion])[0]
 
     def promotions(self) -> list[Promotion]:
         """Return all promotions, oldest first."""

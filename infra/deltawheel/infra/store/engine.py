@@ -15,9 +15,10 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from deltawheel.contracts.errors import (
+    STORE,
     ConfigError,
     DeltawheelError,
     InvalidRecordError,
@@ -25,7 +26,7 @@ from deltawheel.contracts.errors import (
 )
 from deltawheel.infra.store.schema import find_revision, needs_upgrade
 
-__all__ = ["Database", "NoStoreError"]
+__all__ = ["Database", "MemoryDatabase", "NoStoreError"]
 
 _BUSY_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 10
@@ -81,17 +82,21 @@ class Database:
         self.name = self._url.database if self._is_sqlite else self._url.render_as_string()
         if self._is_sqlite:
             _find_file(Path(self._url.database or ""), must_exist=must_exist)
-        # SQLite has one writer at a time: threads that queue here need not poll for its lock.
-        self._writing: AbstractContextManager[Any] = (
-            threading.Lock() if self._is_sqlite else nullcontext()
-        )
-        self._engine = _engine(self._url, is_sqlite=self._is_sqlite)
-        self._reader, self._writer = _modes(self._engine, is_sqlite=self._is_sqlite)
+        self._use(_engine(self._url, is_sqlite=self._is_sqlite))
         try:
             self._check_schema(must_exist=must_exist, may_differ=may_differ)
         except BaseException:
             self._engine.dispose()
             raise
+
+    def _use(self, engine: Engine) -> None:
+        is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time: threads that queue here need not poll for its lock.
+        self._writing: AbstractContextManager[Any] = (
+            threading.Lock() if is_sqlite else nullcontext()
+        )
+        self._engine = engine
+        self._reader, self._writer = _modes(engine, is_sqlite=is_sqlite)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -165,7 +170,9 @@ class Database:
         try:
             yield
         except sqlalchemy.exc.TimeoutError as error:
-            raise RetryLaterError(f"no connection to the store {self.name} is free") from error
+            raise RetryLaterError(
+                f"no connection to the store {self.name} is free", dependency=STORE
+            ) from error
         except sqlalchemy.exc.DBAPIError as error:
             if (meaning := _meaning(error, self.name or "")) is None:
                 raise
@@ -174,6 +181,36 @@ class Database:
             if isinstance(error.orig, DeltawheelError):  # a column's type has refused a value
                 raise error.orig from error
             raise
+
+
+class MemoryDatabase(Database):
+    """A SQLite database in this process's memory, behind one connection: for simulations.
+
+    No two transactions may overlap, which a simulation without threads sees to.
+    """
+
+    def __init__(self) -> None:
+        engine = create_engine(
+            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+        )
+        _listen_to_sqlite(engine)
+        self.name = ":memory:"
+        self._use(engine)
+        self.upgrade()
+        self.keep()
+
+    @property
+    def _raw(self) -> sqlite3.Connection:
+        with self._engine.connect() as connection:
+            return cast(sqlite3.Connection, connection.connection.driver_connection)
+
+    def keep(self) -> None:
+        """Have every later `clear` come back to what is there now."""
+        self._kept = self._raw.serialize()
+
+    def clear(self) -> None:
+        """Forget what has come since; made for thousands of runs, none of which pays a schema."""
+        self._raw.deserialize(self._kept)
 
 
 def _parse(url: str) -> URL:
@@ -223,11 +260,15 @@ def _engine(url: URL, *, is_sqlite: bool) -> Engine:
             "deltawheel with its extra 'postgres', or pip install 'psycopg[binary]'"
         ) from error
     if is_sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        _listen_to_sqlite(engine)
     else:
         event.listen(engine, "connect", _prepare_postgres)
     return engine
+
+
+def _listen_to_sqlite(engine: Engine) -> None:
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
 
 
 def _modes(engine: Engine, *, is_sqlite: bool) -> tuple[Engine, Engine]:
@@ -302,7 +343,9 @@ def _meaning(error: sqlalchemy.exc.DBAPIError, name: str) -> DeltawheelError | N
 
 def _sqlite_meaning(code: str, name: str) -> DeltawheelError | None:
     if code.startswith(_TRANSIENT):
-        return RetryLaterError(f"the store {name} is busy: another process holds its lock")
+        return RetryLaterError(
+            f"the store {name} is busy: another process holds its lock", dependency=STORE
+        )
     for prefix, meaning in _MEANINGS.items():
         if code.startswith(prefix):
             return DeltawheelError(f"the store {name} {meaning}")
@@ -319,5 +362,5 @@ def _postgres_meaning(
     if code in _POSTGRES_MEANINGS:
         return DeltawheelError(f"the store {name} {_POSTGRES_MEANINGS[code]}")
     if isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
-        return RetryLaterError(f"the store {name} does not answer: {error.orig}")
+        return RetryLaterError(f"the store {name} does not answer: {error.orig}", dependency=STORE)
     return None

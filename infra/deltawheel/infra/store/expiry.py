@@ -1,26 +1,29 @@
 """Expiry, the last resort: slots that waited too long, measured in time in which the wheel turned.
 
 A wheel that was stopped, or whose generation was paused, has not tried: such spans are
-standstills, and every expiry moves forward by those that it has lived through (ARCHITECTURE §4.2).
-They are rows, so that the audit can tell a slot that an outage has cost from one that was lost.
+standstills. Every expiry moves forward by those, and by the outages of dependencies, that it has
+lived through (ARCHITECTURE §4.2); where they overlap, once. They are rows, so that the audit can
+tell a slot that an outage has cost from one that was lost.
 """
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, and_, func, select, update
 
 from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.prompt import PromptKey
+from deltawheel.infra.store.columns import UtcDateTime
+from deltawheel.infra.store.outages import SqlOutages, overlap
 from deltawheel.infra.store.owed import LedgerDebts, ended_slots, num_ended
 from deltawheel.infra.store.part import insert_missing, same_prompt
-from deltawheel.infra.store.tables import ASSIGNMENTS, PROMPTS, STANDSTILLS, WATCHES
+from deltawheel.infra.store.tables import ASSIGNMENTS, PROMPTS, STANDSTILLS, TRANSITIONS, WATCHES
 
 __all__ = ["LedgerExpiry"]
 
-_Span = tuple[datetime, datetime]
+_MOMENT = UtcDateTime()
 
 
-class LedgerExpiry(LedgerDebts):
+class LedgerExpiry(LedgerDebts, SqlOutages):
     """What ends by waiting."""
 
     def watch(self, *, at: datetime, longest_gap: timedelta, is_paused: bool) -> None:
@@ -42,26 +45,39 @@ class LedgerExpiry(LedgerDebts):
                 self._stand_still(connection, seen_at, at)
 
     def standstill(self, since: datetime, until: datetime) -> timedelta:
-        """Return for how much of this span the wheel stood still."""
+        """Return for how much of this span the wheel stood still or lacked a dependency."""
         with self._database.reading() as connection:
-            return _overlap(self._standstills(connection, since), since, until)
+            return overlap(self._interruptions(connection, since), since, until)
 
     def expired(self, *, at: datetime, limit: int) -> list[SlotFailed]:
         """Return an end for each open slot whose assignment has expired."""
-        plan = ASSIGNMENTS.c
+        opened = and_(same_prompt(TRANSITIONS, PROMPTS), TRANSITIONS.c.attempt == PROMPTS.c.attempt)
+        began_at = func.coalesce(TRANSITIONS.c.opened_at, PROMPTS.c.accepted_at, type_=_MOMENT)
+        expires_at = func.coalesce(
+            TRANSITIONS.c.expires_at, ASSIGNMENTS.c.expires_at, type_=_MOMENT
+        )
         late = (
-            select(plan.prompt_id, plan.round, plan.num_slots, plan.accepted_at, plan.expires_at)
-            .join(PROMPTS, same_prompt(ASSIGNMENTS, PROMPTS))
-            .where(self._is_open(), plan.expires_at <= at, num_ended() < plan.num_slots)
-            .order_by(plan.expires_at, plan.prompt_id, plan.round)
+            select(
+                PROMPTS.c.prompt_id,
+                PROMPTS.c.round,
+                PROMPTS.c.attempt,
+                PROMPTS.c.accepted_at,
+                ASSIGNMENTS.c.num_slots,
+                began_at.label("began_at"),
+                expires_at.label("expires_at"),
+            )
+            .join(ASSIGNMENTS, same_prompt(ASSIGNMENTS, PROMPTS))
+            .outerjoin(TRANSITIONS, opened)
+            .where(self._is_open(), expires_at <= at, num_ended() < ASSIGNMENTS.c.num_slots)
+            .order_by(expires_at, PROMPTS.c.prompt_id, PROMPTS.c.round)
         )
         failures: list[SlotFailed] = []
         with self._database.reading() as connection:
             plans = connection.execute(late).all()
             if not plans:
                 return []
-            spans = self._standstills(connection, min(row.accepted_at for row in plans))
-            moved = {row: row.expires_at + _overlap(spans, row.accepted_at, at) for row in plans}
+            spans = self._interruptions(connection, min(row.began_at for row in plans))
+            moved = {row: row.expires_at + overlap(spans, row.began_at, at) for row in plans}
             over = [row for row, expires_at in moved.items() if expires_at <= at][:limit]
             ended = ended_slots(connection, [PromptKey(row[0], row[1]) for row in over])
         for row in over:
@@ -70,6 +86,7 @@ class LedgerExpiry(LedgerDebts):
                     prompt_id=row.prompt_id,
                     round=row.round,
                     slot=slot,
+                    attempt=row.attempt,
                     reason=f"expired: no judged trace by {moved[row].isoformat()}",
                     is_expired=True,
                     accepted_at=row.accepted_at,
@@ -102,15 +119,3 @@ class LedgerExpiry(LedgerDebts):
         if connection.execute(lengthen).first() is None:
             row = {"wheel": self._wheel, "began_at": since, "ended_at": until}
             insert_missing(connection, STANDSTILLS, [row])
-
-    def _standstills(self, connection: Connection, since: datetime) -> list[_Span]:
-        spans = STANDSTILLS.c
-        those = select(spans.began_at, spans.ended_at).where(
-            spans.wheel == self._wheel, spans.ended_at > since
-        )
-        return [(began_at, ended_at) for began_at, ended_at in connection.execute(those)]
-
-
-def _overlap(spans: list[_Span], since: datetime, until: datetime) -> timedelta:
-    shared = (min(until, ended_at) - max(since, began_at) for began_at, ended_at in spans)
-    return sum((span for span in shared if span > timedelta(0)), timedelta(0))

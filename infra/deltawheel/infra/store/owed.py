@@ -26,7 +26,6 @@ from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.trace import Trace
 from deltawheel.infra.store.part import Part, among, chunks, same_prompt
-from deltawheel.infra.store.rows import FIRST_ATTEMPT
 from deltawheel.infra.store.slot_ends import select_slot_ends, slot_end_of
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
@@ -63,12 +62,12 @@ class LedgerDebts(Part):
         return [record for _, _, record in owed[:limit]]
 
     def _is_open(self) -> ColumnElement[bool]:
-        closed = exists().where(same_prompt(CLOSINGS, PROMPTS)).correlate(PROMPTS)
+        closed = exists().where(_in_attempt(CLOSINGS)).correlate(PROMPTS)
         return and_(PROMPTS.c.wheel == self._wheel, PROMPTS.c.closed_at.is_(None), ~closed)
 
     def _prompts(self, connection: Connection, before: datetime, limit: int) -> Iterator[_Aged]:
         """Yield prompts that nobody was asked, or that have a slot without trace and end."""
-        failed = exists().where(same_prompt(PROMPT_FAILURES, PROMPTS)).correlate(PROMPTS)
+        failed = exists().where(_in_attempt(PROMPT_FAILURES)).correlate(PROMPTS)
         unfilled = _num_begun() < ASSIGNMENTS.c.num_slots
         nobody = and_(ASSIGNMENTS.c.prompt_id.is_(None), ~failed)
         owed = (
@@ -86,9 +85,9 @@ class LedgerDebts(Part):
             .where(
                 same_prompt(SLOT_ENDS, TRACES),
                 SLOT_ENDS.c.slot == TRACES.c.slot,
-                SLOT_ENDS.c.attempt == FIRST_ATTEMPT,
+                SLOT_ENDS.c.attempt == PROMPTS.c.attempt,
             )
-            .correlate(TRACES)
+            .correlate(TRACES, PROMPTS)
         )
         owed = (
             select(PROMPTS.c.accepted_at, TRACES.c.trace_id, TRACES.c.payload)
@@ -104,7 +103,7 @@ class LedgerDebts(Part):
         """Yield one event of each group whose slots have all ended."""
         last_end = (
             select(func.max(SLOT_ENDS.c.ended_at))
-            .where(_ends_of(PROMPTS))
+            .where(_in_attempt(SLOT_ENDS))
             .correlate(PROMPTS)
             .scalar_subquery()
         )
@@ -118,9 +117,8 @@ class LedgerDebts(Part):
             for accepted_at, prompt_id, round_ in _oldest(connection, owed, limit)
         }
         for part in chunks(list(groups)):
-            ends = select_slot_ends().where(
-                among(SLOT_ENDS, part), SLOT_ENDS.c.attempt == FIRST_ATTEMPT
-            )
+            current = exists().where(_in_attempt(SLOT_ENDS)).correlate(SLOT_ENDS)
+            ends = select_slot_ends().where(among(SLOT_ENDS, part), current)
             first = ends.order_by(SLOT_ENDS.c.prompt_id, SLOT_ENDS.c.round, SLOT_ENDS.c.slot)
             for row in connection.execute(first).mappings():
                 accepted_at = groups.pop(PromptKey(row["prompt_id"], row["round"]), None)
@@ -133,7 +131,7 @@ class LedgerDebts(Part):
         """Yield the failures of prompts that nobody was asked."""
         owed = (
             select(PROMPTS.c.accepted_at, PROMPTS.c.prompt_id, PROMPT_FAILURES.c.payload)
-            .join(PROMPT_FAILURES, same_prompt(PROMPT_FAILURES, PROMPTS))
+            .join(PROMPT_FAILURES, _in_attempt(PROMPT_FAILURES))
             .outerjoin(ASSIGNMENTS, same_prompt(ASSIGNMENTS, PROMPTS))
             .where(
                 self._is_open(),
@@ -150,39 +148,40 @@ def _oldest(connection: Connection, owed: Select[Any], limit: int) -> Iterator[A
     yield from connection.execute(ordered.limit(limit)).all()
 
 
-def _ends_of(prompt: Table) -> ColumnElement[bool]:
-    return and_(same_prompt(SLOT_ENDS, prompt), SLOT_ENDS.c.attempt == FIRST_ATTEMPT)
+def _in_attempt(table: Table) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to the prompt's current attempt."""
+    return and_(same_prompt(table, PROMPTS), table.c.attempt == PROMPTS.c.attempt)
 
 
 def num_ended() -> ScalarSelect[int]:
-    """Count the assignment's slots that have ended."""
+    """Count the prompt's slots that have ended in its current attempt."""
     return (
         select(func.count())
         .select_from(SLOT_ENDS)
-        .where(_ends_of(ASSIGNMENTS))
-        .correlate(ASSIGNMENTS)
+        .where(_in_attempt(SLOT_ENDS))
+        .correlate(PROMPTS)
         .scalar_subquery()
     )
 
 
 def _num_begun() -> ColumnElement[int]:
-    """Count the assignment's slots that have a trace, an end or both."""
+    """Count the prompt's slots that have a trace, an end in the current attempt, or both."""
     ends_untraced = (
         select(func.count())
         .select_from(SLOT_ENDS)
         .where(
-            _ends_of(ASSIGNMENTS),
+            _in_attempt(SLOT_ENDS),
             ~exists()
             .where(same_prompt(TRACES, SLOT_ENDS), TRACES.c.slot == SLOT_ENDS.c.slot)
             .correlate(SLOT_ENDS),
         )
-        .correlate(ASSIGNMENTS)
+        .correlate(PROMPTS)
         .scalar_subquery()
     )
     traced = (
         select(func.count(TRACES.c.slot.distinct()))
-        .where(same_prompt(TRACES, ASSIGNMENTS))
-        .correlate(ASSIGNMENTS)
+        .where(same_prompt(TRACES, PROMPTS))
+        .correlate(PROMPTS)
         .scalar_subquery()
     )
     return traced + ends_untraced
@@ -191,12 +190,9 @@ def _num_begun() -> ColumnElement[int]:
 def ended_slots(connection: Connection, keys: list[PromptKey]) -> set[tuple[str, int, int]]:
     """Return which slots of these prompts have ended, as (prompt_id, round, slot)."""
     ends = SLOT_ENDS.c
+    those = select(ends.prompt_id, ends.round, ends.slot).join(PROMPTS, _in_attempt(SLOT_ENDS))
     return {
         (prompt_id, round_, slot)
         for part in chunks(keys)
-        for prompt_id, round_, slot in connection.execute(
-            select(ends.prompt_id, ends.round, ends.slot).where(
-                among(SLOT_ENDS, part), ends.attempt == FIRST_ATTEMPT
-            )
-        )
+        for prompt_id, round_, slot in connection.execute(those.where(among(SLOT_ENDS, part)))
     }

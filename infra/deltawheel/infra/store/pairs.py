@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
-from deltawheel.contracts.pair import PreferencePair
+from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
 from deltawheel.contracts.store import DeltaStats, RankedPair
 from deltawheel.infra.store.columns import is_key
 from deltawheel.infra.store.part import Part, chunks
-from deltawheel.infra.store.tables import PAIR_DELTAS, PAIRS
+from deltawheel.infra.store.tables import PAIR_DELTAS, PAIRS, QUARANTINE
 
 __all__ = ["SqlPairShelf"]
 
@@ -50,6 +50,28 @@ class SqlPairShelf(Part):
                 f"{len(missing)} of {len(pair_ids)} pairs are not stored: {missing[0]}"
             )
         return [PreferencePair.model_validate_json(held[pair_id]) for pair_id in pair_ids]
+
+    def quarantined(self, *, after: str | None, limit: int) -> list[QuarantinedPair]:
+        """Return a page, by id, of pairs that lie in quarantine and were not released since."""
+        row = QUARANTINE.c
+        is_stored = exists().where(PAIRS.c.pair_id == row.pair_id).correlate(QUARANTINE)
+        page = select(row.payload).where(row.wheel == self._wheel, ~is_stored)
+        if after is not None:
+            page = page.where(row.pair_id > after)
+        with self._database.reading() as connection:
+            held = connection.scalars(page.order_by(row.pair_id).limit(limit)).all()
+        return [QuarantinedPair.model_validate_json(payload) for payload in held]
+
+    def quarantined_by_id(self, pair_ids: Sequence[str]) -> dict[str, QuarantinedPair]:
+        """Return those of these that were ever quarantined."""
+        row = QUARANTINE.c
+        mine = select(row.pair_id, row.payload).where(row.wheel == self._wheel)
+        with self._database.reading() as connection:
+            return {
+                pair_id: QuarantinedPair.model_validate_json(payload)
+                for part in chunks([pair_id for pair_id in pair_ids if is_key(pair_id)])
+                for pair_id, payload in connection.execute(mine.where(row.pair_id.in_(part)))
+            }
 
     def count_pairs(
         self, *, rubric_digest: str | None = None, since: datetime | None = None

@@ -1,13 +1,14 @@
 """What every part of the store is built on: one database, one wheel, first writer wins."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Table, and_, false, or_, select
 
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.record import Record
+from deltawheel.infra.store.bulk import Insert, are_all_new, insert_into
 from deltawheel.infra.store.engine import Database
 
 __all__ = [
@@ -15,7 +16,7 @@ __all__ = [
     "Row",
     "among",
     "chunks",
-    "first_writer",
+    "first_writers",
     "insert_missing",
     "same_prompt",
     "upserting",
@@ -37,11 +38,9 @@ class Part:
         self._wheel = wheel
 
 
-def upserting(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def upserting(connection: Connection, table: Table) -> Insert:
     """Return an insert that knows ON CONFLICT, in the connection's dialect."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return insert_into(connection.dialect, table)
 
 
 def insert_missing(
@@ -49,33 +48,63 @@ def insert_missing(
 ) -> set[tuple[Any, ...]]:
     """Insert the rows whose key is free; return the primary keys of these.
 
-    By RETURNING, because PostgreSQL counts no rows of a bulk insert; in the order of the keys,
-    because two transactions that insert the same rows in another order wait for each other.
+    In the order of the keys, because two transactions that insert the same rows in another order
+    wait for each other. Nearly always all are new, and then their number says enough.
     """
     if not rows:
         return set()
-    keys = table.primary_key.columns
-    insert = upserting(connection, table).on_conflict_do_nothing().returning(*keys)
-    ordered = sorted(rows, key=lambda row: tuple(row[column.name] for column in keys))
-    return {tuple(row) for row in connection.execute(insert, ordered)}
+    names = [column.name for column in table.primary_key.columns]
+    keyed = {tuple(row[name] for name in names): row for row in reversed(rows)}
+    ordered = [keyed[key] for key in sorted(keyed)]
+    if len(ordered) > 1 and are_all_new(connection, table, ordered):
+        return set(keyed)
+    insert = upserting(connection, table).on_conflict_do_nothing()
+    returning = insert.returning(*table.primary_key.columns)
+    return {tuple(row) for row in connection.execute(returning, ordered)}
 
 
-def first_writer(connection: Connection, table: Table, row: Row, record: R) -> R:
-    """Store the record under its key and return what the store holds there."""
-    if insert_missing(connection, table, [row]):
-        return record
-    key = and_(*(column == row[column.name] for column in table.primary_key.columns))
-    held = connection.execute(select(table.c.payload).where(key)).scalar_one()
-    return type(record).model_validate_json(held)
+def first_writers(
+    connection: Connection, table: Table, rows: Sequence[Row], records: Sequence[R]
+) -> list[R]:
+    """Store records under their keys; return what the store holds there, in the order given."""
+    names = [column.name for column in table.primary_key.columns]
+    keys = [tuple(row[name] for name in names) for row in rows]
+    first: dict[tuple[Any, ...], tuple[Row, R]] = {}
+    for key, row, record in zip(keys, rows, records, strict=True):
+        first.setdefault(key, (row, record))
+    new = insert_missing(connection, table, [row for row, _ in first.values()])
+    held = {key: record for key, (_, record) in first.items()}
+    if known := [key for key in first if key not in new]:
+        held |= _held(connection, table, known, type(records[0]))
+    return [held[key] for key in keys]
+
+
+def _held(
+    connection: Connection, table: Table, keys: Sequence[tuple[Any, ...]], kind: type[R]
+) -> dict[tuple[Any, ...], R]:
+    columns = list(table.primary_key.columns)
+    wanted = set(keys)
+    return {
+        tuple(row[:-1]): kind.model_validate_json(row[-1])
+        for part in chunks(keys)
+        for row in connection.execute(
+            # By the first column alone: SQLite searches no index for a list of tuples.
+            select(*columns, table.c.payload).where(columns[0].in_({key[0] for key in part}))
+        )
+        if tuple(row[:-1]) in wanted
+    }
 
 
 def among(table: Table, keys: Sequence[PromptKey]) -> ColumnElement[bool]:
     """Return the condition that a row belongs to one of these (prompt, round)s.
 
-    The ids alone say it first: SQLite searches no index for a list of tuples.
+    Round by round, of which there is one as a rule: SQLite searches no index for a list of tuples.
     """
-    is_id = table.c.prompt_id.in_({key.prompt_id for key in keys})
-    return and_(is_id, tuple_(table.c.prompt_id, table.c.round).in_([tuple(key) for key in keys]))
+    ids: defaultdict[int, list[str]] = defaultdict(list)
+    for prompt_id, round_ in dict.fromkeys(keys):
+        ids[round_].append(prompt_id)
+    rounds = [and_(table.c.round == it, table.c.prompt_id.in_(ids[it])) for it in ids]
+    return or_(false(), *rounds)
 
 
 def same_prompt(one: Table, other: Table) -> ColumnElement[bool]:

@@ -8,17 +8,19 @@ from sqlalchemy import RowMapping
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.dead_letter import DeadLetter
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
+from deltawheel.contracts.letters import LetterMove
 from deltawheel.contracts.outcome import Closing
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.slices import ORDER_BY
 from deltawheel.contracts.trace import Trace
+from deltawheel.contracts.transition import Transition
+from deltawheel.infra.store.columns import is_key
 from deltawheel.infra.store.part import Row
 
 __all__ = [
     "EXPIRED",
     "FAILED",
-    "FIRST_ATTEMPT",
     "JUDGED",
     "assignment_row",
     "closing_row",
@@ -28,16 +30,16 @@ __all__ = [
     "failed_end_row",
     "judged_end_row",
     "judgement_row",
+    "letter_move_row",
     "pair_row",
     "prompt_failure_row",
     "prompt_row",
     "quarantine_row",
     "reason_rows",
     "trace_row",
+    "transition_row",
+    "unsent_letter_row",
 ]
-
-FIRST_ATTEMPT = 1
-"""Replays will open further ones; a judgement ends its slot in the first."""
 
 JUDGED = "judged"
 FAILED = "failed"
@@ -52,7 +54,7 @@ def prompt_row(prompt: Prompt, wheel: str) -> Row:
         "round": prompt.round,
         "domain": prompt.domain,
         "accepted_at": prompt.accepted_at,
-        "payload": prompt.model_dump_json(),
+        "payload": prompt.wire,
     }
 
 
@@ -84,7 +86,7 @@ def trace_row(trace: Trace, wheel: str) -> Row:
         "completion_tokens": trace.completion_tokens,
         "accepted_at": trace.accepted_at,
         "generated_at": trace.generated_at,
-        "payload": trace.model_dump_json(),
+        "payload": trace.wire,
     }
 
 
@@ -99,18 +101,18 @@ def judgement_row(judgement: Judgement, wheel: str) -> Row:
         "round": judgement.round,
         "slot": judgement.slot,
         "judged_at": judgement.judged_at,
-        "payload": judgement.model_dump_json(),
+        "payload": judgement.wire,
     }
 
 
-def judged_end_row(judgement: Judgement, wheel: str) -> Row:
+def judged_end_row(judgement: Judgement, wheel: str, *, attempt: int) -> Row:
     """Return the slot end that a judgement is; it names the judgement and repeats nothing."""
     return {
         "wheel": wheel,
         "prompt_id": judgement.prompt_id,
         "round": judgement.round,
         "slot": judgement.slot,
-        "attempt": FIRST_ATTEMPT,
+        "attempt": attempt,
         "kind": JUDGED,
         "trace_id": judgement.trace_id,
         "judge_revision": judgement.judge_revision,
@@ -133,7 +135,7 @@ def failed_end_row(failure: SlotFailed, wheel: str) -> Row:
         "judge_revision": None,
         "rubric_digest": None,
         "ended_at": failure.failed_at,
-        "payload": failure.model_dump_json(),
+        "payload": failure.wire,
     }
 
 
@@ -145,7 +147,7 @@ def prompt_failure_row(failure: PromptFailed, wheel: str) -> Row:
         "round": failure.round,
         "attempt": failure.attempt,
         "failed_at": failure.failed_at,
-        "payload": failure.model_dump_json(),
+        "payload": failure.wire,
     }
 
 
@@ -178,7 +180,7 @@ def pair_row(pair: PreferencePair, wheel: str) -> Row:
         "generator_delta": pair.generator_delta.estimate,
         "accepted_at": pair.accepted_at,
         "paired_at": pair.paired_at,
-        "payload": pair.model_dump_json(),
+        "payload": pair.wire,
     }
 
 
@@ -211,7 +213,7 @@ def quarantine_row(quarantined: QuarantinedPair, wheel: str) -> Row:
         "prompt_id": quarantined.pair.prompt.prompt_id,
         "round": quarantined.pair.prompt.round,
         "quarantined_at": quarantined.quarantined_at,
-        "payload": quarantined.model_dump_json(),
+        "payload": quarantined.wire,
     }
 
 
@@ -226,6 +228,8 @@ def reason_rows(quarantined: QuarantinedPair, wheel: str) -> list[Row]:
 def dead_letter_row(letter: DeadLetter, wheel: str) -> Row:
     """Return the row of a dead letter; what was bytes stays bytes, for it may be no text."""
     headers = [[name, base64.b64encode(raw).decode()] for name, raw in letter.headers]
+    # It may be garbage that names a prompt by no possible id.
+    key = letter.prompt_key if letter.prompt_key and is_key(letter.prompt_key.prompt_id) else None
     return {
         "wheel": wheel,
         "letter_id": letter.letter_id,
@@ -236,6 +240,30 @@ def dead_letter_row(letter: DeadLetter, wheel: str) -> Row:
         "value": letter.value,
         "headers": json.dumps(headers),
         "payload": letter.model_dump_json(exclude={"key", "value", "headers"}),
+        "prompt_id": key.prompt_id if key else None,
+        "round": key.round if key else None,
+        "attempt": letter.attempt,
+    }
+
+
+def letter_move_row(move: LetterMove, wheel: str) -> Row:
+    """Return the row of what an operator did about a dead letter."""
+    return {
+        "wheel": wheel,
+        "letter_id": move.letter_id,
+        "kind": move.kind.value,
+        "moved_at": move.moved_at,
+        "payload": move.model_dump_json(),
+    }
+
+
+def unsent_letter_row(letter: DeadLetter, wheel: str) -> Row:
+    """Return the row that says: this letter's message may not be in its topic yet."""
+    return {
+        "wheel": wheel,
+        "letter_id": letter.letter_id,
+        "service": letter.service,
+        "died_at": letter.died_at,
     }
 
 
@@ -244,3 +272,17 @@ def dead_letter_of(row: RowMapping) -> DeadLetter:
     headers = [(name, base64.b64decode(raw)) for name, raw in json.loads(row["headers"])]
     text = {**json.loads(row["payload"]), "key": row["key"], "value": row["value"]}
     return DeadLetter.model_validate({**text, "headers": headers})
+
+
+def transition_row(transition: Transition, wheel: str) -> Row:
+    """Return the row of an attempt that an operator opened."""
+    return {
+        "wheel": wheel,
+        "prompt_id": transition.prompt_id,
+        "round": transition.round,
+        "attempt": transition.attempt,
+        "kind": transition.kind.value,
+        "opened_at": transition.opened_at,
+        "expires_at": transition.expires_at,
+        "payload": transition.model_dump_json(),
+    }

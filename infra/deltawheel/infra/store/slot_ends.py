@@ -21,6 +21,7 @@ def select_slot_ends() -> Select[Any]:
         SLOT_ENDS.c.prompt_id,
         SLOT_ENDS.c.round,
         SLOT_ENDS.c.slot,
+        SLOT_ENDS.c.attempt,
         SLOT_ENDS.c.payload.label("failure"),
         JUDGEMENTS.c.payload.label("judgement"),
     ).select_from(SLOT_ENDS.outerjoin(JUDGEMENTS, is_its_judgement))

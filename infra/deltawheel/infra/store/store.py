@@ -4,26 +4,38 @@ from typing import Self
 
 from deltawheel.infra.store.accounts import LedgerAccounts
 from deltawheel.infra.store.cycles import SqlCycleLog
+from deltawheel.infra.store.deferrals import SqlDeferrals
 from deltawheel.infra.store.engine import Database
+from deltawheel.infra.store.evidence import LedgerEvidence
 from deltawheel.infra.store.expiry import LedgerExpiry
 from deltawheel.infra.store.groups import LedgerReads
+from deltawheel.infra.store.halts import SqlHalts
+from deltawheel.infra.store.held_events import SqlHeldEvents
 from deltawheel.infra.store.leases import SqlLeases
 from deltawheel.infra.store.ledger import LedgerWrites
+from deltawheel.infra.store.letters import SqlLetters
 from deltawheel.infra.store.pairs import SqlPairShelf
 from deltawheel.infra.store.pool import SqlPoolLog
+from deltawheel.infra.store.unsent_letters import SqlUnsentLetters
 
 __all__ = ["SqlStore"]
 
 
 class SqlStore(
     LedgerWrites,
+    SqlDeferrals,
+    SqlLetters,
     LedgerReads,
     LedgerExpiry,
     LedgerAccounts,
+    LedgerEvidence,
+    SqlHeldEvents,
     SqlPairShelf,
     SqlPoolLog,
     SqlCycleLog,
     SqlLeases,
+    SqlHalts,
+    SqlUnsentLetters,
 ):
     """The `Store` port of one wheel. Any number of threads and processes may share a database."""
 

@@ -23,6 +23,7 @@ __all__ = [
     "CLOSINGS",
     "DEAD_LETTERS",
     "JUDGEMENTS",
+    "LETTER_MOVES",
     "PAIRS",
     "PAIR_DELTAS",
     "PROMPTS",
@@ -32,6 +33,7 @@ __all__ = [
     "SLOT_ENDS",
     "STANDSTILLS",
     "TRACES",
+    "TRANSITIONS",
     "WATCHES",
 ]
 
@@ -39,8 +41,9 @@ __all__ = [
 class PromptRow(Row, table=True):
     """An accepted prompt.
 
-    `closed_at` is the one column of the stream that is ever updated: it keeps the index of open
-    prompts small, however many have ended. The closing row is the truth, this only its mark.
+    `attempt` and `closed_at` are the only columns of the stream that are ever updated: marks of
+    the newest transition and of that attempt's closing, whose rows are the truth. They keep the
+    index of open prompts small, however many have ended.
     """
 
     __tablename__ = "prompts"
@@ -51,6 +54,21 @@ class PromptRow(Row, table=True):
     domain: str
     accepted_at: Moment
     closed_at: OptionalMoment = None
+    payload: LongText
+    attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+
+
+class TransitionRow(Row, table=True):
+    """A further attempt at a prompt, opened by an operator."""
+
+    __tablename__ = "transitions"
+
+    prompt_id: str = Field(primary_key=True)
+    round: int = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    kind: str
+    opened_at: Moment
+    expires_at: Moment
     payload: LongText
 
 
@@ -239,7 +257,7 @@ class DeadLetterRow(Row, table=True):
     """A record that could not be processed. Its bytes need not be text, so they are columns."""
 
     __tablename__ = "dead_letters"
-    __table_args__ = (Index(None, "wheel", "died_at"),)
+    __table_args__ = (Index(None, "wheel", "died_at"), Index(None, "prompt_id", "round"))
 
     letter_id: str = Field(primary_key=True)
     topic: str
@@ -249,12 +267,27 @@ class DeadLetterRow(Row, table=True):
     value: OptionalBytes = None
     headers: LongText
     payload: LongText
+    prompt_id: str | None = None
+    round: int | None = None
+    attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+
+
+class LetterMoveRow(Row, table=True):
+    """What an operator did about a dead letter, or about one attempt at a dead-lettered prompt."""
+
+    __tablename__ = "letter_moves"
+
+    letter_id: str = Field(primary_key=True)
+    kind: str
+    moved_at: Moment
+    payload: LongText
 
 
 ASSIGNMENTS = table_of(AssignmentRow)
 CLOSINGS = table_of(ClosingRow)
 DEAD_LETTERS = table_of(DeadLetterRow)
 JUDGEMENTS = table_of(JudgementRow)
+LETTER_MOVES = table_of(LetterMoveRow)
 PAIRS = table_of(PairRow)
 PAIR_DELTAS = table_of(PairDeltaRow)
 PROMPTS = table_of(PromptRow)
@@ -264,6 +297,7 @@ QUARANTINE_REASONS = table_of(QuarantineReasonRow)
 SLOT_ENDS = table_of(SlotEndRow)
 STANDSTILLS = table_of(StandstillRow)
 TRACES = table_of(TraceRow)
+TRANSITIONS = table_of(TransitionRow)
 WATCHES = table_of(WatchRow)
 
 _IS_OPEN = PROMPTS.c.closed_at.is_(None)
