@@ -154,7 +154,7 @@ def make_bus(
         yield lambda: a_bus_at(address, settings)
 
 
-def find_kafka(patch: pytest.MonkeyPatch, kind: BrokerKind) -> None:
+def find_kafka(patch: pytest.MonkeyPatch, kind: BrokerKind = BrokerKind.LOCAL_KAFKA) -> None:
     """See to it that a Kafka of our own can be started, where that is the kind."""
     if kind is BrokerKind.LOCAL_KAFKA:
         if "KAFKA_HOME" not in os.environ and BESIDE_THE_REPOSITORY.is_dir():
@@ -295,6 +295,29 @@ def test_members_share_all_partitions_and_a_survivor_takes_over(bus: Bus) -> Non
     late: list[InboundMessage] = []
     wait_for(is_alone, what="the survivor gets what the other had not committed")
     assert set(values_of(got)) <= set(values_of(late))
+
+
+def test_partitions_kept_when_a_member_joins_go_on_giving_records(bus: Bus) -> None:
+    first = bus.consumer()
+    bus.publish(*"abcdefgh")
+    first.commit(ends_of(take(first, 8)))
+    before = first.assigned()
+    second = bus.consumer()
+    wait_for_shares([first, second], lambda shares: sorted(map(len, shares)) == [1, 2])
+    assert first.assigned() < before
+    later = [f"later {number}" for number in range(40)]
+    bus.publish(*later)
+    got: dict[Consumer, list[InboundMessage]] = {first: [], second: []}
+
+    def has_all() -> bool:
+        for member, messages in got.items():
+            messages.extend(member.poll(0.1))
+        return sum(map(len, got.values())) >= len(later)
+
+    wait_for(has_all, what="what was published later")
+    assert values_of([*got[first], *got[second]]) == sorted(later)
+    for member, messages in got.items():
+        assert set(ends_of(messages)) == member.assigned()
 
 
 def test_paused_partitions_give_nothing_until_they_are_resumed(bus: Bus) -> None:
@@ -485,12 +508,38 @@ def test_producer_waits_no_longer_for_a_lost_broker_than_it_was_told(tmp_path: P
 
 
 @pytest.mark.integration
+def test_producer_made_before_its_broker_is_there_publishes_once_it_is(tmp_path: Path) -> None:
+    settings = settings_for(BrokerKind.EMBEDDED, tmp_path)
+    message = a_message(Topic.TRACES.of("w"), "1", "k")
+    from deltawheel.infra.kafka_bus import KafkaBusProducer
+
+    address = f"127.0.0.1:{settings.broker.port}"
+    with closing(KafkaBusProducer(address, broker=settings.broker, timeout_s=1)) as producer:
+        started_s = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(RetryLaterError, match=f"the broker at {address} does not answer"):
+                producer.publish([message])
+        assert time.monotonic() - started_s < 10, "who comes soon after fails at once"
+        with a_broker(settings):
+            make_topics(address, "w", settings)
+            wait_for(lambda: published(producer, message), what="it connects")
+
+
+def published(producer: "KafkaBusProducer", message: OutboundMessage) -> bool:
+    try:
+        producer.publish([message])
+    except RetryLaterError:
+        return False
+    return True
+
+
+@pytest.mark.integration
 def test_broker_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = settings_for(BrokerKind.EMBEDDED, tmp_path)
     address = f"127.0.0.1:{settings.broker.port}"
     open_before, threads_before = set(os.listdir("/proc/self/fd")), threading.active_count()
     for open_client in (
-        lambda: connect(address, settings),
+        lambda: connect(address, settings).publish([a_message(Topic.TRACES.of("w"), "1", "k")]),
         lambda: join(address, settings, "g", [Topic.TRACES.of("w")]),
         lambda: make_topics(address, "w", settings),
     ):

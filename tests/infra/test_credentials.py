@@ -5,8 +5,14 @@ from typing import Any
 import pytest
 
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import GatewaySettings, Settings
-from deltawheel.infra.credentials import TOKEN_VARIABLE, endpoint_keys, gateway_token
+from deltawheel.contracts.settings import BrokerSettings, GatewaySettings, Settings
+from deltawheel.infra.credentials import (
+    BROKER_PASSWORD_VARIABLE,
+    TOKEN_VARIABLE,
+    broker_password,
+    endpoint_keys,
+    gateway_token,
+)
 
 HERE = {"endpoint": "http://host/v1", "model": "m"}
 
@@ -62,3 +68,28 @@ def test_gateway_that_others_can_reach_needs_a_token(
         gateway_token(GatewaySettings(host=host))
     monkeypatch.setenv(TOKEN_VARIABLE, "secret")
     assert gateway_token(GatewaySettings(host=host)) == "secret"
+
+
+def a_broker(**security: str) -> BrokerSettings:
+    broker = {"kind": "kafka", "bootstrap": "kafka-1:9092", "security": security}
+    return BrokerSettings.model_validate(broker)
+
+
+def test_broker_that_asks_for_no_password_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BROKER_PASSWORD_VARIABLE, "secret")
+    assert broker_password(a_broker(protocol="ssl")) is None
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_broker_that_asks_for_a_password_needs_one(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BROKER_PASSWORD_VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(BROKER_PASSWORD_VARIABLE, value)
+    broker = a_broker(protocol="sasl-ssl", mechanism="PLAIN", username="me")
+    said = f"{BROKER_PASSWORD_VARIABLE} is not set; set it to the password of user 'me'"
+    with pytest.raises(ConfigError, match=said):
+        broker_password(broker)
+    monkeypatch.setenv(BROKER_PASSWORD_VARIABLE, " kept as it is ")
+    assert broker_password(broker) == " kept as it is "

@@ -1,6 +1,7 @@
-"""What cannot be read of a partition's log: it is passed by, told of, and costs nothing around it.
+"""What kafka-python is made to do otherwise: partitions claimed, and logs that cannot be read.
 
-Batches are built and broken by hand here; `test_bus_contract` asks real brokers the same.
+What cannot be read is passed by, told of, and costs nothing around it. Batches are built and broken
+by hand here; `test_bus_contract` asks real brokers the same.
 """
 
 import struct
@@ -17,6 +18,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:D
 HEADER_NAME = b"plain-name"
 NO_CODEC, SNAPPY, UNKNOWN_CODEC = 0, 2, 7
 ATTRIBUTES_AT = 21
+
+
+def test_member_that_was_thrown_out_claims_nothing_any_more() -> None:
+    from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
+    from kafka.structs import TopicPartition
+
+    from deltawheel.infra.kafka_bus import _StickyAssignor
+
+    held = {TopicPartition("t", 1), TopicPartition("t", 0)}
+    assignor = _StickyAssignor(lambda: held)
+    assignor.on_assignment(ConsumerProtocolAssignment(1, [("t", [0, 1, 2])], b""), 7)
+    assert claimed(assignor) == [("t", [0, 1])]
+    held.clear()
+    assert claimed(assignor) == []
+
+
+def claimed(assignor: Any) -> list[tuple[str, list[int]]]:
+    owned = assignor.metadata({"t"}).owned_partitions
+    return [(one.topic, list(one.partitions)) for one in owned]
 
 
 def a_batch(first: int, *values: str, codec: int = NO_CODEC) -> bytearray:
@@ -143,3 +163,23 @@ def test_damaged_batch_is_passed_by_record_by_record() -> None:
 
 def test_log_that_ends_with_what_cannot_be_read_ends() -> None:
     assert told(read(in_unknown_codec(a_batch(0, "x", "y")))) == [(1, None)]
+
+
+@pytest.mark.parametrize("num_partitions", [1, 3, 4, 12])
+def test_key_is_on_the_partition_where_any_client_looks_for_it(num_partitions: int) -> None:
+    from kafka.partitioner.default import DefaultPartitioner
+
+    from deltawheel.infra.kafka_bus import _Partitioner
+
+    class Cluster:
+        def topics(self) -> set[str]:
+            return {"t"}
+
+        def partitions_for_topic(self, topic: str) -> set[int]:
+            return set(range(num_partitions))
+
+        available_partitions_for_topic = partitions_for_topic
+
+    for key in (b"", b"x", *(f"prompt_{number:032x}".encode() for number in range(200))):
+        asked = ("t", key, key, b"value", b"value", Cluster())
+        assert _Partitioner().partition(*asked) == DefaultPartitioner().partition(*asked)

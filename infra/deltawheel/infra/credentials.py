@@ -6,11 +6,21 @@ from typing import Final
 
 from deltawheel.contracts.addresses import is_loopback
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import GatewaySettings, Settings
+from deltawheel.contracts.settings import BrokerSettings, GatewaySettings, Settings
 
-__all__ = ["TOKEN_VARIABLE", "endpoint_keys", "gateway_token"]
+__all__ = [
+    "BROKER_KEY_PASSWORD_VARIABLE",
+    "BROKER_PASSWORD_VARIABLE",
+    "TOKEN_VARIABLE",
+    "broker_key_password",
+    "broker_password",
+    "endpoint_keys",
+    "gateway_token",
+]
 
 TOKEN_VARIABLE: Final = "DELTAWHEEL_GATEWAY_TOKEN"
+BROKER_PASSWORD_VARIABLE: Final = "DELTAWHEEL_BROKER_PASSWORD"
+BROKER_KEY_PASSWORD_VARIABLE: Final = "DELTAWHEEL_BROKER_KEY_PASSWORD"
 
 
 def gateway_token(settings: GatewaySettings) -> str | None:
@@ -26,6 +36,30 @@ def gateway_token(settings: GatewaySettings) -> str | None:
             "or gateway.host: 127.0.0.1"
         )
     return token
+
+
+def broker_password(settings: BrokerSettings) -> str | None:
+    """Return the password of `broker.security.username`; None where the broker asks for none.
+
+    Raises:
+        ConfigError: it asks for one and none is set.
+    """
+    security = settings.security
+    if not security.protocol.has_sasl:
+        return None
+    password = os.environ.get(BROKER_PASSWORD_VARIABLE) or None
+    if password is None:
+        raise ConfigError(
+            f"broker.security.protocol is {security.protocol}, but the environment variable "
+            f"{BROKER_PASSWORD_VARIABLE} is not set; set it to the password of user "
+            f"{security.username!r}"
+        )
+    return password
+
+
+def broker_key_password() -> str | None:
+    """Return what decrypts the key of our certificate for the broker, if it is encrypted."""
+    return os.environ.get(BROKER_KEY_PASSWORD_VARIABLE) or None
 
 
 def endpoint_keys(settings: Settings) -> Mapping[tuple[str, str], str]:

@@ -5,36 +5,46 @@ the partition), no automatic or bare commits (they commit what was polled, not w
 
 A few of its inner parts are used, for which it offers no option; `tests/infra/test_kafka_bus.py`
 and `test_bus_contract.py` notice when they change. Source: kafka-python 3.0.12,
-consumer/fetcher.py, coordinator/base.py and net/inet.py.
+consumer/fetcher.py, coordinator/base.py and coordinator/assignors/cooperative_sticky.py.
 """
 
-import socket
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
+    AuthorizationError,
     CorruptRecordError,
     KafkaError,
-    MessageSizeTooLargeError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
 )
-from kafka.net.compat import KafkaNetClient
-from kafka.net.inet import KafkaNetSocket
+from kafka.partitioner.default import DefaultPartitioner, murmur2
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import BROKER, RetryLaterError
 from deltawheel.contracts.events import InboundMessage, OutboundMessage
 from deltawheel.contracts.ports import TopicPartition
 from deltawheel.contracts.settings import BrokerKind, BrokerSettings, RuntimeSettings
 from deltawheel.contracts.topics import Topic
+from deltawheel.infra.kafka_access import KafkaAccess
 
-__all__ = ["KafkaBusConsumer", "KafkaBusProducer", "list_topics", "make_topics"]
+__all__ = [
+    "KafkaBusConsumer",
+    "KafkaBusProducer",
+    "administering",
+    "list_topics",
+    "make_topics",
+]
 
 _POLL_MAX: Final = 500
 _TIMEOUT_MS: Final = 15_000
@@ -45,61 +55,8 @@ _SETTLED_S: Final = 5.0
 member has been given may come from a time before its client knew the topics' partitions."""
 _LINGER_MS: Final = 20
 _BATCH_BYTES: Final = 262_144
-
-
-@contextmanager
-def _reaching(address: str) -> Iterator[None]:
-    """Turn the client's errors into a request to try later, naming the broker."""
-    try:
-        yield
-    except MessageSizeTooLargeError as error:
-        raise RetryLaterError(
-            f"the broker at {address} takes no record of this size: raise broker.max_message_bytes "
-            f"(and its max.message.bytes): {error}"
-        ) from error
-    except (KafkaError, OSError) as error:
-        raise RetryLaterError(f"the broker at {address} does not answer: {error!r}") from error
-
-
-class _ClosedSocket(KafkaNetSocket):  # type: ignore[misc]
-    """Closes a socket whose connection fails; kafka-python leaves it to the garbage collector."""
-
-    SCHEMES = ("closed-on-failure",)
-
-    async def sock_connect(self, net: Any, sock: socket.socket, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        try:
-            return await super().sock_connect(net, sock, *args, **options)
-        except BaseException:
-            sock.close()
-            raise
-
-
-@contextmanager
-def _connecting(address: str) -> Iterator[dict[str, Any]]:
-    """Yield what all clients are made with; end the threads of one that cannot be made.
-
-    kafka-python starts them before it first asks the broker, and forgets them where that fails.
-    """
-    opened: list[KafkaNetClient] = []
-
-    def open_client(**options: Any) -> KafkaNetClient:  # noqa: ANN401
-        opened.append(KafkaNetClient(**options))
-        return opened[-1]
-
-    options = {
-        "bootstrap_servers": address.split(","),
-        "bootstrap_timeout_ms": _TIMEOUT_MS,
-        "request_timeout_ms": _TIMEOUT_MS,
-        "proxy_url": f"{_ClosedSocket.SCHEMES[0]}://",
-        "kafka_client": open_client,
-    }
-    try:
-        with _reaching(address):
-            yield options
-    except BaseException:
-        for client in opened:
-            client.close()
-        raise
+_REFUSING_S: Final = 1.0
+"""How long after it could not connect a producer does not try again."""
 
 
 class _Batches:
@@ -157,8 +114,41 @@ class _ReadableRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         )
 
 
+class _StickyAssignor(CooperativeStickyAssignor):  # type: ignore[misc]
+    """Claims the partitions that the consumer holds, not those that it was dealt last.
+
+    They differ for a member that the group has thrown out: kafka-python takes its partitions away
+    and goes on claiming them, so that a new group defers them to an owner who does not know of it
+    and never lets them go.
+    """
+
+    def __init__(self, held: Callable[[], Iterable[KafkaPartition]]) -> None:
+        super().__init__()
+        self._held = held
+
+    def metadata(self, topics: Iterable[str]) -> Any:  # noqa: ANN401
+        self.member_assignment = sorted(self._held())
+        return super().metadata(topics)
+
+
 class KafkaBusConsumer:
-    """One member of a consumer group; see `contracts.ports.Consumer`."""
+    """One member of a consumer group; see `contracts.ports.Consumer`.
+
+    Partitions move cooperatively on Apache Kafka: a member keeps what stays its own, with its
+    position and everything in work, and only what moves is given up first. kafka-python cannot
+    offer another protocol beside this one, so members that deal otherwise have to leave before.
+    Static members, and the embedded broker's, deal by range.
+
+    Args:
+        address: Where the brokers are.
+        group: The group's name.
+        topics: What the group reads.
+        broker: Of which kind the brokers are, and what they ask for.
+        runtime: How the group notices a lost member.
+        instance_id: Makes it a static member of this name, which must be nobody else's. Its
+            successor takes its partitions over at once, which saves seconds and fences
+            nothing: for as long, both may hold them.
+    """
 
     def __init__(
         self,
@@ -168,13 +158,16 @@ class KafkaBusConsumer:
         topics: Sequence[str],
         broker: BrokerSettings,
         runtime: RuntimeSettings,
+        instance_id: str | None = None,
     ) -> None:
-        self._address = address
-        with _connecting(address) as options:
+        self._access = KafkaAccess(address, broker)
+        with self._access.connecting() as options:
             self._consumer = KafkaConsumer(
                 *topics,
                 **options,
                 group_id=group,
+                group_instance_id=instance_id,
+                partition_assignment_strategy=[self._assignor(broker.kind, instance_id)],
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 max_poll_records=_POLL_MAX,
@@ -188,16 +181,32 @@ class KafkaBusConsumer:
         self._consumer._fetcher.PartitionRecords = _ReadableRecords
         self._generation_since = (-1, 0.0)
 
+    def _assignor(self, kind: BrokerKind, instance_id: str | None) -> Any:  # noqa: ANN401
+        if kind is BrokerKind.EMBEDDED:
+            # It takes 4 s for a rebalance, and moving cooperatively needs two or three: 10 s.
+            return RangePartitionAssignor
+        if instance_id is not None:
+            # A successor claims nothing yet, and Kafka rebalances for a member that says otherwise.
+            return RangePartitionAssignor
+        return _StickyAssignor(lambda: self._consumer.assignment())
+
     def poll(self, timeout_s: float) -> Sequence[InboundMessage]:
-        """Return what has arrived, in order within each partition."""
+        """Return what has arrived, in order within each partition.
+
+        Raises:
+            BrokerRefusalError: the group is out of reach since the broker refuses us. One that is
+                only away is waited for without a word.
+        """
         coordinator = self._consumer._coordinator
         if coordinator.rejoining:
             # A rejoin that new metadata made necessary counts as done as soon as this member, as
             # leader, has dealt the partitions: a poll that ends before the answer would leave it
             # outside for ever, without heartbeats.
             coordinator.request_rejoin()
-        with _reaching(self._address):
+        with self._access.reaching():
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1_000))
+        if not polled and coordinator.coordinator_unknown():
+            self._access.require_entry()
         return [_inbound(record) for records in polled.values() for record in records]
 
     def assigned(self) -> frozenset[TopicPartition]:
@@ -236,13 +245,13 @@ class KafkaBusConsumer:
             KafkaPartition(*partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in offsets.items()
         }
-        with _reaching(self._address):
+        with self._access.reaching():
             self._consumer.commit(explicit, timeout_ms=_COMMIT_TIMEOUT_MS)
 
     def lag(self) -> Mapping[TopicPartition, int]:
         """Return what is known of the records behind the position, without asking the broker."""
         behind: dict[TopicPartition, int] = {}
-        with _reaching(self._address):
+        with self._access.reaching():
             for partition in self._consumer.assignment():
                 end = self._consumer.highwater(partition)
                 if end is None:
@@ -254,7 +263,7 @@ class KafkaBusConsumer:
 
     def close(self) -> None:
         """Leave the group, without committing."""
-        with _reaching(self._address):
+        with self._access.reaching():
             self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
 
 
@@ -271,39 +280,69 @@ def _inbound(record: Any) -> InboundMessage:  # noqa: ANN401
     )
 
 
+class _Partitioner(DefaultPartitioner):  # type: ignore[misc]
+    """Finds the partition that every Kafka client finds, once for all the events of a prompt.
+
+    kafka-python hashes in Python, and sorts all partitions for each record: 10 µs of its 30.
+    """
+
+    def partition(self, topic: str, key: Any, serialized_key: bytes | None, *rest: Any) -> int:  # noqa: ANN401
+        partitions: set[int] | None = rest[-1].partitions_for_topic(topic)
+        if serialized_key is None or not partitions:
+            return int(super().partition(topic, key, serialized_key, *rest))
+        return sorted(partitions)[_hash(serialized_key) % len(partitions)]
+
+
+@lru_cache(maxsize=8_192)
+def _hash(key: bytes) -> int:
+    """Return Kafka's hash of a key: murmur2, without its sign."""
+    return int(murmur2(key)) & 0x7FFFFFFF
+
+
 class KafkaBusProducer:
     """Publishes and waits for every acknowledgement; see `contracts.ports.Producer`.
 
+    It connects when it first publishes, so that a gateway which is started while the broker is away
+    takes prompts as one does that was there before.
+
     Args:
         address: Where the brokers are.
-        broker: Of which kind they are.
+        broker: Of which kind they are, and what they ask for.
         timeout_s: How long to wait for an acknowledgement; it may still come later.
     """
 
     def __init__(self, address: str, *, broker: BrokerSettings, timeout_s: float = 30.0) -> None:
-        self._address = address
+        self._access = KafkaAccess(address, broker)
         self._timeout_s = timeout_s
-        is_embedded = broker.kind is BrokerKind.EMBEDDED
-        with _connecting(address) as options:
-            self._producer = KafkaProducer(
-                **options,
+        self._opening = threading.Lock()
+        self._producer: KafkaProducer | None = None
+        self._refusal: tuple[float, RetryLaterError] | None = None
+
+    def _open(self) -> KafkaProducer:
+        broker = self._access.broker
+        timeout_ms = int(min(self._timeout_s * 1_000, _TIMEOUT_MS))
+        with self._access.connecting() as options:
+            return KafkaProducer(
+                **{**options, "bootstrap_timeout_ms": timeout_ms},
                 acks="all",
                 # The embedded broker forgets producers' ids when it is started afresh.
-                enable_idempotence=not is_embedded,
+                enable_idempotence=broker.kind is not BrokerKind.EMBEDDED,
+                partitioner=_Partitioner(),
                 compression_type="lz4",
                 linger_ms=_LINGER_MS,
                 batch_size=_BATCH_BYTES,
                 max_request_size=broker.max_message_bytes,
                 allow_auto_create_topics=False,
                 delivery_timeout_ms=2 * _TIMEOUT_MS,
-                max_block_ms=int(min(timeout_s * 1_000, _TIMEOUT_MS)),
+                max_block_ms=timeout_ms,
             )
 
     def publish(self, messages: Sequence[OutboundMessage]) -> None:
         """Return when the broker has acknowledged every message."""
-        with _reaching(self._address):
+        producer = self._working()
+        with self._access.reaching():
             sent = [
-                self._producer.send(
+                producer.send(
                     message.topic, message.value, key=message.key, headers=list(message.headers)
                 )
                 for message in messages
@@ -311,32 +350,78 @@ class KafkaBusProducer:
             for future in sent:
                 future.get(timeout=self._timeout_s)
 
+    def _working(self) -> KafkaProducer:
+        """Return a producer that may still send.
+
+        kafka-python's never does again once it was refused its id, whatever is granted later. Those
+        who wait while one of them has failed to connect fail with it, and not one after the other.
+        """
+        with self._opening:
+            if self._producer is None:
+                self._producer = self._open_or_refuse()
+            elif _is_dead(self._producer):
+                renewed = self._open()
+                self._close(self._producer)
+                self._producer = renewed
+            return self._producer
+
+    def _open_or_refuse(self) -> KafkaProducer:
+        if self._refusal is not None and time.monotonic() - self._refusal[0] < _REFUSING_S:
+            raise RetryLaterError(str(self._refusal[1]), dependency=BROKER)
+        try:
+            return self._open()
+        except RetryLaterError as error:
+            self._refusal = time.monotonic(), error
+            raise
+
     def close(self) -> None:
         """Flush and disconnect."""
+        if self._producer is not None:
+            self._close(self._producer)
+
+    def _close(self, producer: KafkaProducer) -> None:
         try:
-            self._producer.close(timeout=_CLOSE_TIMEOUT_MS / 1_000)
+            producer.close(timeout=_CLOSE_TIMEOUT_MS / 1_000)
         except KafkaError:
             # It stays open while records wait for a broker that is away. They are given up: what
             # was not acknowledged is owed, and published by somebody else.
-            self._producer._sender.force_close()
-            with _reaching(self._address):
-                self._producer.close(timeout=_CLOSE_TIMEOUT_MS / 1_000)
+            producer._sender.force_close()
+            with self._access.reaching():
+                producer.close(timeout=_CLOSE_TIMEOUT_MS / 1_000)
 
 
-def list_topics(address: str, *, timeout_s: float) -> frozenset[str]:
-    """Return the topics that may be seen, connecting as all clients do.
+def _is_dead(producer: KafkaProducer) -> bool:
+    transactions = producer._transaction_manager
+    return transactions is not None and bool(transactions.has_fatal_error())
+
+
+@contextmanager
+def administering(
+    address: str, broker: BrokerSettings, *, timeout_s: float = _TIMEOUT_MS / 1_000
+) -> Iterator[KafkaAdminClient]:
+    """Yield a client that asks for topics and groups, and is given so long for each answer.
 
     Raises:
-        RetryLaterError: the broker does not answer.
+        RetryLaterError: the broker does not answer, or refuses us (`BrokerRefusalError`).
     """
     timeout_ms = int(timeout_s * 1_000)
     timeouts = {"bootstrap_timeout_ms": timeout_ms, "request_timeout_ms": timeout_ms}
-    with _connecting(address) as options:
+    with KafkaAccess(address, broker).connecting() as options:
         admin = KafkaAdminClient(**options | timeouts)
         try:
-            return frozenset(admin.list_topics())
+            yield admin
         finally:
             admin.close()
+
+
+def list_topics(address: str, *, broker: BrokerSettings, timeout_s: float) -> frozenset[str]:
+    """Return the topics that may be seen.
+
+    Raises:
+        RetryLaterError: the broker does not answer, or refuses us (`BrokerRefusalError`).
+    """
+    with administering(address, broker, timeout_s=timeout_s) as admin:
+        return frozenset(admin.list_topics())
 
 
 def make_topics(address: str, *, wheel: str, broker: BrokerSettings) -> None:
@@ -345,26 +430,23 @@ def make_topics(address: str, *, wheel: str, broker: BrokerSettings) -> None:
     Before any client asks for them: some brokers make a topic at the first question about it.
 
     Raises:
-        RetryLaterError: the broker does not answer.
+        RetryLaterError: the broker does not answer, or refuses us (`BrokerRefusalError`).
     """
     # A broker elsewhere has a replication factor of its own, which -1 stands for.
     replication_factor = -1 if broker.kind is BrokerKind.KAFKA else 1
     limit = {"max.message.bytes": str(broker.max_message_bytes)}
-    with _connecting(address) as options:
-        admin = KafkaAdminClient(**options)
-        try:
-            for topic in Topic:
-                _make_topic(
-                    admin,
-                    NewTopic(
-                        topic.of(wheel),
-                        num_partitions=broker.partitions,
-                        replication_factor=replication_factor,
-                        topic_configs=limit,
-                    ),
-                )
-        finally:
-            admin.close()
+    with administering(address, broker) as admin:
+        # Those that are there are not asked for: that takes a right that a wheel needs only once.
+        for name in sorted({topic.of(wheel) for topic in Topic} - set(admin.list_topics())):
+            _make_topic(
+                admin,
+                NewTopic(
+                    name,
+                    num_partitions=broker.partitions,
+                    replication_factor=replication_factor,
+                    topic_configs=limit,
+                ),
+            )
 
 
 def _make_topic(admin: KafkaAdminClient, topic: NewTopic) -> None:
@@ -372,3 +454,5 @@ def _make_topic(admin: KafkaAdminClient, topic: NewTopic) -> None:
         admin.create_topics([topic])
     except TopicAlreadyExistsError:
         return
+    except AuthorizationError as error:  # its own text is the whole request
+        raise TopicAuthorizationFailedError({topic.name}) from error
