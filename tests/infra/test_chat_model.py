@@ -188,8 +188,9 @@ async def test_retry_after_that_says_nothing_is_ignored(header: str) -> None:
 async def test_cut_connection_is_tried_again() -> None:
     async with a_world() as world:
         world.stub.fault = FAULTS["cut"]
-        with pytest.raises(RetryLaterError, match="cannot be reached"):
+        with pytest.raises(RetryLaterError, match="cannot be reached") as caught:
             await world.ask()
+        assert caught.value.dependency == "server:main"
 
 
 async def test_absent_server_is_tried_again() -> None:

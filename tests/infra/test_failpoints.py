@@ -94,3 +94,53 @@ def test_armed_point_needs_a_folder(folder: str | None) -> None:
         environment["DELTAWHEEL_FAILPOINT_DIR"] = folder
     with pytest.raises(ConfigError, match="DELTAWHEEL_FAILPOINT_DIR must name a folder"):
         FileFailpoints(environment)
+
+
+def order(folder: Path, text: str = "") -> None:
+    (folder / f"{POINT}.armed").write_text(text)
+
+
+def watching(folder: Path) -> FileFailpoints:
+    return FileFailpoints({"DELTAWHEEL_FAILPOINT_DIR": str(folder)})
+
+
+async def test_file_arms_a_point_of_a_running_process_as_often_as_it_is_put_there(
+    tmp_path: Path,
+) -> None:
+    failpoints = watching(tmp_path)
+    assert not await is_held(failpoints)
+    for subject in ("prompt-1", "prompt-2"):
+        order(tmp_path)
+        assert await is_held(failpoints, subject=subject)
+        assert not await is_held(failpoints)
+        assert [path.name for path in tmp_path.iterdir()] == [f"{POINT}.reached"]
+        assert (tmp_path / f"{POINT}.reached").read_text() == f"{os.getpid()} {subject}"
+
+
+async def test_file_with_a_text_waits_for_a_subject_that_contains_it(tmp_path: Path) -> None:
+    failpoints = watching(tmp_path)
+    order(tmp_path, "judging ")
+    assert not await is_held(failpoints, subject="curation test.judgements:0:1")
+    assert await is_held(failpoints, subject="judging test.traces:0:1")
+
+
+def test_of_many_who_come_at_once_a_file_holds_one(tmp_path: Path) -> None:
+    failpoints = watching(tmp_path)
+    order(tmp_path)
+    passed = threading.Semaphore(0)
+
+    def come() -> None:
+        failpoints.reach_blocking(POINT, "somebody")
+        passed.release()
+
+    threads = [threading.Thread(target=come, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert all(passed.acquire(timeout=10) for _ in range(7))
+    assert (tmp_path / f"{POINT}.reached").is_file()
+    assert not passed.acquire(blocking=False)
+
+
+def test_folder_that_is_missing_is_refused_though_nothing_is_armed_yet(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must name a folder"):
+        watching(tmp_path / "missing")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deltawheel.contracts.errors import ConfigError, DeltawheelError
+from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra import local_postgres, wiring
 from tests.components import require
@@ -52,6 +52,11 @@ def test_killed_postgres_counts_as_stopped(tmp_path: Path) -> None:
         else:
             with pytest.raises(local_postgres.StoppedStoreError):
                 local_postgres.store_url(settings)
+
+
+def test_postgres_that_died_in_a_running_wheel_is_away_and_will_be_back(tmp_path: Path) -> None:
+    with pytest.raises(RetryLaterError, match="the wheel's own PostgreSQL is away"):
+        wiring.open_store(settings_of(tmp_path))
 
 
 @pytest.mark.integration

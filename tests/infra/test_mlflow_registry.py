@@ -30,6 +30,7 @@ from deltawheel.infra.mlflow_registry import (
     MlflowRegistry,
 )
 from tests.records import JUDGE, T0, a_cycle, a_rubric
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -411,3 +412,25 @@ def test_mlflow_reports_nothing_to_its_makers(tmp_path: Path, new_database: Path
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "reports by None\n"), done.stderr
+
+
+def test_registry_whose_making_was_killed_is_made_anew(tmp_path: Path) -> None:
+    world = World(tmp_path, Settings(home=tmp_path))
+    program = (
+        "from pathlib import Path\n"
+        "from deltawheel.contracts.settings import Settings\n"
+        "from deltawheel.infra.mlflow_registry import MlflowRegistry\n"
+        f"home = Path({str(tmp_path)!r})\n"
+        "MlflowRegistry(Settings(home=home)).champion(home / 'champion')\n"
+    )
+    folder = world.settings.registry_folder
+    with subprocess.Popen([sys.executable, "-c", program]) as making:
+
+        def has_begun() -> bool:
+            return any(file.stat().st_size for file in folder.glob("*.part"))
+
+        wait_for(has_begun, timeout_s=60, what="tables are made")
+        making.kill()
+    assert not (folder / "mlflow.db").exists(), "it was killed in the middle"
+    assert world.registry.champion(tmp_path / "champion").version is None
+    assert world.registry.versions() == []

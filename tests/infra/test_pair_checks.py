@@ -44,7 +44,7 @@ def with_side(pair: PreferencePair, side: str, **trace: Any) -> PreferencePair:
 def failing_pairs(name: str) -> list[PreferencePair]:
     """Pairs of one prompt that fail one expectation, each in another way.
 
-    Each comes over the wire, so that none is what the record itself would refuse.
+    Each comes over the wire, so that none is what the record itself would refuse, but one.
     """
     pair = a_pair(a_prompt("failing"))
     estimate = pair.generator_delta
@@ -75,6 +75,8 @@ def failing_pairs(name: str) -> list[PreferencePair]:
             with_side(pair, "rejected", prompt_tokens=0),
         ],
     }
+    if name == "generator-delta-is-known":  # the wire refuses it by now; the check stays behind it
+        return ways[name]
     return [PreferencePair.model_validate_json(it.model_dump_json()) for it in ways[name]]
 
 

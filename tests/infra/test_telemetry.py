@@ -1,5 +1,8 @@
 """Metrics of the closed list, and the endpoint that serves them."""
 
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from deltawheel.contracts.metrics import METRICS, WHEEL_LABEL, MetricKind
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
 from deltawheel.infra.telemetry import PrometheusTelemetry, serve
+from tests.waiting import wait_for
 from tests.wheels import sum_metric
 
 
@@ -114,3 +118,25 @@ def test_endpoint_serves_metrics_health_and_readiness() -> None:
     is_ready = True
     assert get(port, "/readyz") == (200, "ready\n")
     assert get(port, "/elsewhere")[0] == 404
+
+
+def test_who_hangs_up_before_the_answer_leaves_no_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def is_ready() -> bool:
+        asked.set()
+        return gone.wait(10)
+
+    port = serve(PrometheusTelemetry("test"), is_ready)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert asked.wait(10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.set()
+    wait_for(
+        lambda: not any("process_request" in thread.name for thread in threading.enumerate()),
+        what="the request is over",
+    )
+    assert capfd.readouterr().err == ""

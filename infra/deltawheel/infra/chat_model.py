@@ -93,7 +93,8 @@ class OpenAIChatModel:
     async def _counted_ask(self, generator: Generator, body: Mapping[str, Any]) -> Completion:
         try:
             completion = await self._ask(generator, body)
-        except RetryLaterError:
+        except RetryLaterError as error:
+            error.dependency = generator.server
             self._count(generator, "retry")
             raise
         except InvalidRecordError:

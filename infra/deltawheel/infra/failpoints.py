@@ -1,9 +1,14 @@
-"""Failpoints armed by the environment: hold a process where a crash test wants to kill it.
+"""Failpoints: hold a process where a crash test wants to kill it.
 
-`DELTAWHEEL_FAILPOINTS=generation.assigned:20,training.step` with `DELTAWHEEL_FAILPOINT_DIR=dir`
-holds the first process that comes to `generation.assigned` for the twentieth time. It writes its
-pid and subject into `dir/generation.assigned.reached` and stays there; whoever comes later passes,
-so that the process started in place of a killed one is not held again.
+Armed by the environment, once for a run: `DELTAWHEEL_FAILPOINTS=generation.assigned:20` with
+`DELTAWHEEL_FAILPOINT_DIR=dir` holds the first process that comes to `generation.assigned` for the
+twentieth time. It writes its pid and subject into `dir/generation.assigned.reached` and stays
+there; whoever comes later passes, so that the process started in place of a killed one is not held
+again.
+
+Armed by a file, in a running wheel, as often as one likes: `dir/generation.assigned.armed` holds
+the first who comes with a subject that contains the file's text. The file is gone as soon as
+somebody has taken it.
 """
 
 import asyncio
@@ -41,33 +46,60 @@ class FileFailpoints:
             if nth and not (nth.isdecimal() and int(nth) > 0):
                 raise ConfigError(f"DELTAWHEEL_FAILPOINTS: {text!r} is not name or name:N, N >= 1")
             self._armed[Failpoint(name)] = int(nth or 1)
-        if self._armed and not (folder and self._folder.is_dir()):
+        self._is_watching = bool(folder)
+        if (self._armed or folder) and not (folder and self._folder.is_dir()):
             raise ConfigError("DELTAWHEEL_FAILPOINT_DIR must name a folder when points are armed")
 
     async def reach(self, name: Failpoint, subject: str) -> None:
         """Hold the calling task for ever if this is the moment."""
-        if self._armed and self._claims(name, subject):
+        if self._is_watching and self._claims(name, subject):
             await asyncio.Event().wait()
 
     def reach_blocking(self, name: Failpoint, subject: str) -> None:
         """Hold the calling thread for ever if this is the moment."""
-        if self._armed and self._claims(name, subject):
+        if self._is_watching and self._claims(name, subject):
             threading.Event().wait()
 
     def _claims(self, name: Failpoint, subject: str) -> bool:
-        if name not in self._armed:
+        # Written first and named then: whoever sees the mark can read it, and only one can set it.
+        written = self._folder / f"{name}.{os.getpid()}.{threading.get_ident()}"
+        reached = self._folder / f"{name}.reached"
+        if self._is_asked_for(name, subject):
+            written.write_text(f"{os.getpid()} {subject}")
+            if self._took(name, written):
+                written.rename(reached)
+                return True
+            written.unlink()
+        if not self._is_due(name):
             return False
-        with self._lock:
-            self._passed[name] += 1
-            if self._passed[name] < self._armed[name]:
-                return False
-        # Written first and linked then: whoever sees the mark can read it, and only one can set it.
-        written = self._folder / f"{name}.{os.getpid()}"
         written.write_text(f"{os.getpid()} {subject}")
         try:
-            os.link(written, self._folder / f"{name}.reached")
+            os.link(written, reached)
         except FileExistsError:
             return False
         finally:
             written.unlink()
+        return True
+
+    def _is_due(self, name: Failpoint) -> bool:
+        if name not in self._armed:
+            return False
+        with self._lock:
+            self._passed[name] += 1
+            return self._passed[name] >= self._armed[name]
+
+    def _is_asked_for(self, name: Failpoint, subject: str) -> bool:
+        try:
+            return (self._folder / f"{name}.armed").read_text() in subject
+        except FileNotFoundError:
+            return False
+
+    def _took(self, name: Failpoint, written: Path) -> bool:
+        """Take the file away from everybody else who comes."""
+        taken = written.with_suffix(f"{written.suffix}.taken")
+        try:
+            (self._folder / f"{name}.armed").rename(taken)
+        except FileNotFoundError:
+            return False
+        taken.unlink()
         return True

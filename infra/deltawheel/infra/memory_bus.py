@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import BROKER, RetryLaterError
 from deltawheel.contracts.events import InboundMessage, OutboundMessage
 from deltawheel.contracts.ports import TopicPartition
 from deltawheel.contracts.topics import Topic
@@ -34,6 +34,8 @@ class MemoryBus:
     """The topics of one wheel. Safe to use from many threads.
 
     `is_down` plays an outage: while it is set, everything but closing raises `RetryLaterError`.
+    `is_fencing` refuses the commits of members that the group has moved on from, as real brokers
+    do; one that does not is harder on its clients than any real one.
     """
 
     def __init__(self, *, wheel: str, partitions: int = 4) -> None:
@@ -46,6 +48,7 @@ class MemoryBus:
         self._groups: dict[str, _Group] = {}
         self._changed = threading.Condition()
         self.is_down = False
+        self.is_fencing = True
 
     def consumer(self, *, group: str, topics: Sequence[str]) -> "MemoryConsumer":
         """Join a group; its members share out the partitions at their next poll."""
@@ -70,9 +73,35 @@ class MemoryBus:
         with self._changed:
             return dict(self._groups[group].committed) if group in self._groups else {}
 
+    def ends(self) -> dict[TopicPartition, int]:
+        """Return the offset behind the last record of each partition."""
+        with self._changed:
+            return {name: len(log) for name, log in self._logs.items()}
+
+    def expel(self, member: "MemoryConsumer") -> None:
+        """Declare a member dead, as after its session's timeout; it joins anew if it polls."""
+        with self._changed:
+            member._leave()
+
+    def forget(self) -> None:
+        """Lose every record and every offset, as a broker that keeps them in memory and restarts.
+
+        Members that go on polling begin anew, with the records that come from now on.
+        """
+        with self._changed:
+            for log in self._logs.values():
+                log.clear()
+            for group in self._groups.values():
+                group.committed.clear()
+                group.generation += 1
+                for member in group.members:
+                    member._positions = {}
+
     def _check_up(self) -> None:
         if self.is_down:
-            raise RetryLaterError("the broker in memory does not answer: it was told to be down")
+            raise RetryLaterError(
+                "the broker in memory does not answer: it was told to be down", dependency=BROKER
+            )
 
     def _append(self, message: OutboundMessage) -> None:
         if message.key is None and message.value is None:
@@ -143,7 +172,7 @@ class MemoryConsumer:
         """Commit exactly these offsets."""
         with self._bus._changed:
             self._bus._check_up()
-            if self._generation != self._group.generation:
+            if self._generation != self._group.generation and self._bus.is_fencing:
                 raise RetryLaterError("the group shares out its partitions anew: poll first")
             self._group.committed.update(offsets)
 
@@ -158,14 +187,20 @@ class MemoryConsumer:
     def close(self) -> None:
         """Leave the group, without committing."""
         with self._bus._changed:
-            if self in self._group.members:
-                self._group.members.remove(self)
-                self._group.generation += 1
-                self._bus._changed.notify_all()
-            self._positions = {}
+            self._leave()
+
+    def _leave(self) -> None:
+        if self in self._group.members:
+            self._group.members.remove(self)
+            self._group.generation += 1
+            self._bus._changed.notify_all()
+        self._positions = {}
 
     def _rejoin(self) -> None:
         """Take the share of the group's present generation; what is kept keeps its position."""
+        if self not in self._group.members:
+            self._group.members.append(self)
+            self._group.generation += 1
         if self._generation == self._group.generation:
             return
         self._generation = self._group.generation

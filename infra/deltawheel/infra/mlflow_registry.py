@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,8 +194,31 @@ class MlflowRegistry:
     @property
     def _is_unborn(self) -> bool:
         """Whether this is a local registry that no cycle has written: asking would make one."""
+        return self._database is not None and not self._database.is_file()
+
+    @property
+    def _database(self) -> Path | None:
         path = self.settings.registry_uri.removeprefix("sqlite:///")
-        return path != self.settings.registry_uri and not Path(path).is_file()
+        return None if path == self.settings.registry_uri else Path(path)
+
+    def _make_database(self, path: Path) -> None:
+        """Make MLflow's database under another name first.
+
+        MLflow makes its tables one migration after the other: killed between two of them, it would
+        find for ever after that some of them are there already.
+        """
+        from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+        draft.unlink(missing_ok=True)
+        engine = create_sqlalchemy_engine(f"sqlite:///{draft}")
+        try:
+            _initialize_tables(engine)
+        finally:
+            engine.dispose()
+        with suppress(FileExistsError):  # another process was first
+            os.link(draft, path)
+        draft.unlink()
 
     @property
     def _client(self) -> Any:  # noqa: ANN401
@@ -205,6 +228,8 @@ class MlflowRegistry:
             from mlflow import MlflowClient
 
             self.settings.registry_folder.mkdir(parents=True, exist_ok=True)
+            if self._database is not None and self._is_unborn:
+                self._make_database(self._database)
             uri = self.settings.registry_uri
             self._opened = MlflowClient(tracking_uri=uri, registry_uri=uri)
         return self._opened

@@ -34,6 +34,7 @@ __all__ = [
     "living_descendants",
     "read_boot_id",
     "reap",
+    "resident_bytes",
     "session_members",
     "spawn_guarded",
 ]
@@ -246,6 +247,19 @@ def is_alive(process: ProcessId) -> bool:
 def read_boot_id() -> str:
     """Return what changes at each boot; start times compare only under the same one."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def resident_bytes(processes: Iterable[ProcessId]) -> int:
+    """Return the resident memory of these processes, bytes; one that has ended has none."""
+    return sum(map(_resident_bytes, processes))
+
+
+def _resident_bytes(process: ProcessId) -> int:
+    try:
+        pages = Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def session_members(session: int) -> list[ProcessStat]:

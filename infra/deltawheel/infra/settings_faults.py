@@ -20,6 +20,8 @@ _ELSEWHERE: Final = {"server": None, "endpoint": f"http://{_STAND_IN}/v1", "mode
 _STAND_INS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
     {
         "broker.bootstrap": {"bootstrap": _STAND_IN},
+        "broker.security.mechanism": {"mechanism": "PLAIN"},
+        "broker.security.username": {"username": _STAND_IN},
         "servers": {"servers": [{"name": _STAND_IN}]},
         "servers.name": {"name": _STAND_IN},
         "servers.base": {"base": _STAND_IN},
@@ -38,6 +40,7 @@ _JUDGED: Final = ("judge.", "rubric.", "training.dimension")
 _UNKNOWABLE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "broker.kind": ("broker.",),
+        "broker.security.protocol": ("broker.security.",),
         "judge": _JUDGED,
         "judge.kind": _JUDGED,
         "rubric": _JUDGED,

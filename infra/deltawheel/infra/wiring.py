@@ -3,7 +3,10 @@
 So a process loads only the vendors that it uses, and another adapter is one line here.
 """
 
+import hashlib
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +28,13 @@ if TYPE_CHECKING:
         Telemetry,
     )
     from deltawheel.contracts.store import Store
+    from deltawheel.contracts.topic_audit import TopicReads
     from deltawheel.contracts.topics import Topic
     from deltawheel.infra.gateway_client import GatewayClient
+    from deltawheel.infra.memory_bus import MemoryBus
     from deltawheel.infra.processes import Command
+    from deltawheel.infra.simulated.seeded_random import SeededRandom
+    from deltawheel.infra.simulated.store import SimulatedStore
     from deltawheel.infra.store.engine import Database
 
 __all__ = [
@@ -35,11 +42,13 @@ __all__ = [
     "broker_command",
     "broker_is_ready",
     "changing_schema",
+    "check_certificates",
     "database_command",
     "database_is_ready",
     "failpoints",
     "load_settings",
     "make_topics",
+    "memory_bus",
     "open_consumer",
     "open_gateway",
     "open_judge",
@@ -50,7 +59,10 @@ __all__ = [
     "open_store",
     "open_telemetry",
     "reading",
+    "reading_topics",
+    "seeded_random",
     "serve_telemetry",
+    "simulated_store",
     "system_clock",
     "system_random",
 ]
@@ -78,10 +90,21 @@ def system_random() -> "Random":
 
 
 def open_store(settings: Settings) -> "Store":
-    """Open the store, making what is missing."""
+    """Open the store, making what is missing, for the processes of a wheel that runs.
+
+    Raises:
+        RetryLaterError: it is away. A database of the wheel's own that has died counts as that and
+            never as stopped: the supervisor starts it again.
+    """
+    from deltawheel.contracts.errors import RetryLaterError
+    from deltawheel.infra.local_postgres import StoppedStoreError
     from deltawheel.infra.store.store import SqlStore
 
-    return SqlStore(_store_url(settings), wheel=settings.wheel)
+    try:
+        url = _store_url(settings)
+    except StoppedStoreError as error:
+        raise RetryLaterError(f"the wheel's own PostgreSQL is away: {error}") from error
+    return SqlStore(url, wheel=settings.wheel)
 
 
 @contextmanager
@@ -145,6 +168,13 @@ def make_topics(settings: Settings) -> None:
     kafka_bus.make_topics(bootstrap_address(settings), wheel=settings.wheel, broker=settings.broker)
 
 
+def check_certificates(settings: Settings) -> None:
+    """Read the certificates for the broker, which raises a ConfigError if one cannot be used."""
+    from deltawheel.infra.kafka_access import tls_context
+
+    tls_context(settings.broker.security)
+
+
 def broker_command(settings: Settings) -> "Command":
     """Return how to start the wheel's own broker."""
     from deltawheel.infra import brokers
@@ -169,7 +199,18 @@ def open_consumer(settings: Settings, *, group: str, topics: Sequence["Topic"]) 
         topics=[topic.of(settings.wheel) for topic in topics],
         broker=settings.broker,
         runtime=settings.runtime,
+        instance_id=_instance_id(settings, group) if settings.runtime.static_membership else None,
     )
+
+
+def _instance_id(settings: Settings, group: str) -> str:
+    """Return the static member that a service of this home on this host is, whenever it runs.
+
+    A supervisor runs one process of each service, so no two at the same time share the name.
+    """
+    home = hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:8]
+    host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
+    return f"{group}.{host[:150]}.{home}"
 
 
 def open_producer(settings: Settings, *, timeout_s: float = 30.0) -> "Producer":
@@ -179,6 +220,41 @@ def open_producer(settings: Settings, *, timeout_s: float = 30.0) -> "Producer":
     return KafkaBusProducer(
         bootstrap_address(settings), broker=settings.broker, timeout_s=timeout_s
     )
+
+
+@contextmanager
+def reading_topics(settings: Settings, *, timeout_s: float = 5.0) -> "Iterator[TopicReads]":
+    """Read topics beside all consumer groups, waiting so long for each of the broker's answers."""
+    from deltawheel.infra.topic_reader import KafkaTopicReader
+
+    reader = KafkaTopicReader(
+        bootstrap_address(settings), broker=settings.broker, timeout_s=timeout_s
+    )
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def memory_bus(*, wheel: str, partitions: int) -> "MemoryBus":
+    """Make a broker in this process's memory, for simulations."""
+    from deltawheel.infra.memory_bus import MemoryBus
+
+    return MemoryBus(wheel=wheel, partitions=partitions)
+
+
+def simulated_store(*, wheel: str) -> "SimulatedStore":
+    """Make a store in this process's memory, for simulations."""
+    from deltawheel.infra.simulated.store import SimulatedStore
+
+    return SimulatedStore(wheel=wheel)
+
+
+def seeded_random(seed: int | str) -> "SeededRandom":
+    """Return randomness that a simulation can play again."""
+    from deltawheel.infra.simulated.seeded_random import SeededRandom
+
+    return SeededRandom(seed)
 
 
 def open_telemetry(settings: Settings) -> "Telemetry":
