@@ -161,7 +161,7 @@ def add_asked(store: Store, prompt: Prompt | None = None) -> Prompt:
     """Store a prompt with its assignment."""
     prompt = prompt or a_prompt()
     store.add_prompts([prompt])
-    store.add_assignment(an_assignment(prompt))
+    store.add_assignments([an_assignment(prompt)])
     return prompt
 
 
@@ -169,8 +169,8 @@ def add_judged_slot(
     store: Store, prompt: Prompt, slot: int, *, level: float, answer: str = "1+1=2"
 ) -> Judgement:
     """Store a trace for one slot, and the panel's judgement of it."""
-    trace = store.add_trace(a_trace(an_assignment(prompt), slot, answer=answer))
-    return store.add_judgement(a_judgement(trace, level=level, judge_revision=PANEL))
+    trace = store.add_traces([a_trace(an_assignment(prompt), slot, answer=answer)])[0]
+    return store.add_judgements([a_judgement(trace, level=level, judge_revision=PANEL)])[0]
 
 
 def add_judged(store: Store, prompt: Prompt | None = None, *levels: float) -> Prompt:

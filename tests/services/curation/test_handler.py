@@ -17,10 +17,12 @@ from deltawheel.contracts.ports import PairChecks
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import CurationSettings
+from deltawheel.contracts.transition import TransitionKind
 from deltawheel.infra.clock import SystemRandom
 from deltawheel.infra.store.store import SqlStore
 from deltawheel.infra.telemetry import PrometheusTelemetry
 from deltawheel.services.curation.handler import Curation
+from tests.infra.store.stored import open_next
 from tests.records import (
     WHEEL,
     a_judgement,
@@ -134,7 +136,7 @@ async def test_event_of_an_earlier_slot_closes_too_when_all_have_ended(stage: St
 async def test_failed_slot_ends_its_group_too(stage: Stage) -> None:
     prompt = add_asked(stage.store)
     add_judged_slot(stage.store, prompt, 0, level=4.0)
-    failure = stage.store.add_slot_failure(a_slot_failure(slot=1))
+    failure = stage.store.add_slot_failures([a_slot_failure(slot=1)])[0]
     assert await stage.handler.handle(failure) == []
     end = stage.closing(prompt)
     assert end is not None
@@ -144,7 +146,7 @@ async def test_failed_slot_ends_its_group_too(stage: Stage) -> None:
 async def test_prompt_that_nobody_was_asked_is_closed_by_its_failure(stage: Stage) -> None:
     prompt = a_prompt()
     stage.store.add_prompts([prompt])
-    failure = stage.store.add_prompt_failure(a_prompt_failure(prompt))
+    failure = stage.store.add_prompt_failures([a_prompt_failure(prompt)])[0]
     assert await stage.handler.handle(failure) == []
     assert stage.outcome(prompt) is Outcome.DEAD_LETTERED
 
@@ -248,8 +250,9 @@ async def handle_together(stage: Stage, *parts: Sequence[Prompt]) -> list[list[R
 
 async def test_two_events_of_a_group_in_one_batch_close_it_once(stage: Stage) -> None:
     prompt = add_judged(stage.store)
-    [first], [second] = await handle_together(stage, [prompt], [prompt])
-    assert first == second
+    [first], second = await handle_together(stage, [prompt], [prompt])
+    assert isinstance(first, PreferencePair)
+    assert second == []  # one event of a pair is enough
     assert stage.store.count_pairs() == 1
 
 
@@ -275,7 +278,7 @@ async def test_event_of_a_prompt_that_the_store_does_not_hold_is_invalid(
 ) -> None:
     with pytest.raises(InvalidRecordError, match=f"no prompt for this {type(record).__name__}"):
         await stage.handler.handle(record)
-    assert stage.handler.slot_end(record, "refused", stage.clock.at) is None
+    assert stage.handler.slot_ends(record, "refused", stage.clock.at) == ()
 
 
 async def test_owed_events_are_published_again_by_the_holder_of_the_lease_alone(
@@ -375,3 +378,23 @@ def test_ticks_come_four_times_in_the_age_of_an_owed_event(stage: Stage) -> None
         "owed": 10,
         "expired": 10,
     }
+
+
+async def test_released_pair_is_checked_again_from_the_judgements_that_are_there(
+    stage: Stage,
+) -> None:
+    prompt = add_judged(stage.store)
+    [ended] = held(stage.store, prompt).owed
+    stage.checks.fails = lambda pair: ("expect_more",)
+    [quarantined] = await stage.handler.handle(ended)
+    assert isinstance(quarantined, QuarantinedPair)
+    stage.checks.fails = lambda pair: ()
+    open_next(stage.store, prompt, kind=TransitionKind.RELEASE)
+    [owed] = held(stage.store, prompt).owed
+    assert await stage.handler.handle(owed) == [
+        quarantined.pair.model_copy(update={"paired_at": stage.clock.now()})
+    ]
+    end = stage.closing(prompt)
+    assert end is not None
+    assert (end.outcome, end.attempt) == (Outcome.PAIRED, 2)
+    assert stage.store.quarantined(after=None, limit=9) == []

@@ -17,6 +17,7 @@ from deltawheel.contracts.rubric import PAPER_DIMENSIONS, Rubric
 from deltawheel.contracts.store import Group, GroupEnd
 from deltawheel.services.curation.pairing import form_pairs, group_end
 from tests.records import (
+    T0,
     a_generator,
     a_judgement,
     a_prompt,
@@ -55,6 +56,7 @@ def a_group(*scores: Scores | float | None, rubric: Rubric | None = None) -> Gro
     traces = [a_trace(assignment, slot) for slot, score in enumerate(scores) if score is not None]
     return Group(
         prompt=prompt,
+        opened_at=prompt.accepted_at,
         assignment=assignment,
         traces={trace.trace_id: trace for trace in traces},
         judgements=[
@@ -318,7 +320,7 @@ def test_group_without_any_judged_trace_is_dead_lettered_with_its_reasons() -> N
 
 def test_prompt_that_nobody_was_asked_is_dead_lettered_with_its_reason() -> None:
     failure = a_prompt_failure(reason="the pool is empty")
-    closing = ended(Group(prompt=a_prompt(), prompt_failure=failure)).closing
+    closing = ended(Group(prompt=a_prompt(), opened_at=T0, prompt_failure=failure)).closing
     assert (closing.outcome, closing.reason) == (Outcome.DEAD_LETTERED, "the pool is empty")
 
 

@@ -188,7 +188,7 @@ async def test_redelivered_prompt_reads_its_assignment_though_the_pool_has_chang
 
 async def test_redelivered_prompt_asks_only_for_the_missing_slot(stage: Stage) -> None:
     prompt = add_asked(stage.store)
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     first, second = await stage.handler.handle(prompt)
     assert first == trace
     assert slots_of([second]) == [(1, "weak")]
@@ -208,7 +208,7 @@ async def test_answered_prompt_asks_nobody_again_and_counts_no_token_twice(stage
 
 async def test_slot_that_has_failed_is_not_asked_again(stage: Stage) -> None:
     prompt = add_asked(stage.store)
-    failure = stage.store.add_slot_failure(a_slot_failure(slot=1))
+    failure = stage.store.add_slot_failures([a_slot_failure(slot=1)])[0]
     first, second = await stage.handler.handle(prompt)
     assert slots_of([first]) == [(0, "strong")]
     assert second == failure
@@ -222,7 +222,7 @@ async def test_trace_that_another_member_stored_first_is_the_one_returned(stage:
 
     def answer(generator: Generator) -> Completion:
         for trace in earlier:
-            stage.store.add_trace(trace)
+            stage.store.add_traces([trace])
         return a_completion("later")
 
     stage.models.answer = answer
@@ -233,7 +233,7 @@ class RacedStore(SqlStore):
     """A store in which another member assigns the prompt while this one still looks at the pool."""
 
     def pool_log(self) -> list[PoolEvent]:
-        self.add_assignment(an_assignment(generators=(a_generator("fast"), a_generator("weak"))))
+        self.add_assignments([an_assignment(generators=(a_generator("fast"), a_generator("weak")))])
         return super().pool_log()
 
 
@@ -355,7 +355,7 @@ async def test_prompt_of_another_wheel_in_the_same_database_is_invalid(
 
 async def test_prompt_that_has_failed_is_not_asked(stage: Stage) -> None:
     prompt = stage.accept()
-    failure = stage.store.add_prompt_failure(a_prompt_failure(prompt))
+    failure = stage.store.add_prompt_failures([a_prompt_failure(prompt)])[0]
     assert await stage.handler.handle(prompt) == [failure]
     assert stage.models.asked == []
 
@@ -452,9 +452,22 @@ async def test_other_records_are_invalid(stage: Stage) -> None:
         await stage.handler.handle(a_trace())
 
 
+async def test_prompt_that_is_given_up_ends_the_slots_that_nobody_has_filled(stage: Stage) -> None:
+    stage.models = refusing("weak", RetryLaterError("busy"))
+    prompt = stage.accept()
+    with pytest.raises(RetryLaterError, match="busy"):
+        await stage.another().handle(prompt)
+    [end] = stage.handler.slot_ends(prompt, "given up", seconds(50))
+    assert (end.slot, end.attempt, end.reason) == (1, 1, "given up")
+    stage.store.add_slot_failures([end])
+    assert stage.handler.slot_ends(prompt, "given up", seconds(50)) == []
+
+
 @pytest.mark.parametrize("record", [a_prompt(), a_promotion()])
-def test_refusing_a_record_ends_no_slot(stage: Stage, record: Prompt | Promotion) -> None:
-    assert stage.handler.slot_end(record, "refused", seconds(1)) is None
+def test_refusing_a_record_of_which_nobody_was_asked_ends_no_slot(
+    stage: Stage, record: Prompt | Promotion
+) -> None:
+    assert stage.handler.slot_ends(record, "refused", seconds(1)) == ()
 
 
 async def test_prompt_that_nobody_can_be_asked_fails_once_it_has_expired(stage: Stage) -> None:

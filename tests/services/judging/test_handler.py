@@ -86,7 +86,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 async def test_trace_is_judged_and_its_judgement_returned_as_stored(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace(slot=1))
+    trace = stage.store.add_traces([a_trace(slot=1)])[0]
     scores = some_scores(3.0, factuality=5.0)
     stage.judge.score = lambda trace: Assessment(scores=scores, is_correct=False)
     [judgement] = await stage.handler.handle(trace)
@@ -99,7 +99,7 @@ async def test_trace_is_judged_and_its_judgement_returned_as_stored(stage: Stage
 
 
 async def test_missing_dimension_is_asked_again(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     some = {name: Score(mean=4.0) for name in ("factuality", "signal_to_noise", "step_coherence")}
     stage.judge.score = lambda trace: Assessment(scores=some)
     missing = "computational_precision, strategy_coherence"
@@ -114,7 +114,7 @@ async def test_missing_dimension_is_asked_again(stage: Stage) -> None:
 async def test_score_of_a_dimension_that_the_rubric_does_not_ask_for_is_left_out(
     stage: Stage,
 ) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     more = some_scores() | {"charm": Score(mean=5.0)}
     stage.judge.score = lambda trace: Assessment(scores=more)
     [judgement] = await stage.handler.handle(trace)
@@ -126,7 +126,7 @@ async def test_judge_that_does_not_answer_is_asked_again(stage: Stage) -> None:
     def time_out(trace: Trace) -> Assessment:
         raise TimeoutError
 
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     stage.judge.score = time_out
     with pytest.raises(RetryLaterError, match=f"did not answer for {trace.trace_id}"):
         await stage.handler.handle(trace)
@@ -137,60 +137,60 @@ async def test_judge_that_does_not_answer_is_asked_again(stage: Stage) -> None:
 async def test_cut_off_trace_ends_its_slot_failed_and_is_not_judged(
     stage: Stage, reason: FinishReason
 ) -> None:
-    trace = stage.store.add_trace(a_trace(finish_reason=reason, completion_tokens=256))
+    trace = stage.store.add_traces([a_trace(finish_reason=reason, completion_tokens=256)])[0]
     said = await stage.refusal(trace)
     assert said.startswith(f"the trace was cut off after 256 tokens ({reason.value}): raise")
 
 
 async def test_slot_that_was_assigned_to_another_judge_ends_failed(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     stage.judge.revision = "judge@2"
     said = await stage.refusal(trace)
     assert said == "assigned to judge@1, but the judge now is judge@2"
 
 
 async def test_slot_that_was_assigned_under_another_rubric_ends_failed(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     said = await stage.refusal(trace, stage.with_rubric(Rubric(name="newer")))
     assert said == "assigned under another rubric than the one in the settings now"
 
 
 async def test_trace_without_assignment_ends_its_slot_failed(stage: Stage) -> None:
     [stage.prompt] = stage.store.add_prompts([a_prompt("2+2=")])
-    trace = stage.store.add_trace(a_trace(an_assignment(stage.prompt)))
+    trace = stage.store.add_traces([a_trace(an_assignment(stage.prompt))])[0]
     assert await stage.refusal(trace) == "the trace has no assignment"
 
 
 async def test_judgement_that_is_there_is_returned_without_judging(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
-    judgement = stage.store.add_judgement(a_judgement(trace, judge_revision=PANEL))
+    trace = stage.store.add_traces([a_trace()])[0]
+    judgement = stage.store.add_judgements([a_judgement(trace, judge_revision=PANEL)])[0]
     assert await stage.handler.handle(trace) == [judgement]
     assert stage.judge.read == []
     assert stage.num_found == 1
 
 
 async def test_judgement_of_the_other_slot_is_not_taken_for_this_one(stage: Stage) -> None:
-    first, second = (stage.store.add_trace(a_trace(slot=slot)) for slot in (0, 1))
-    stage.store.add_judgement(a_judgement(first, judge_revision=PANEL))
+    first, second = (stage.store.add_traces([a_trace(slot=slot)])[0] for slot in (0, 1))
+    stage.store.add_judgements([a_judgement(first, judge_revision=PANEL)])
     await stage.handler.handle(second)
     assert stage.judge.read == [second]
     assert stage.num_found is None
 
 
 async def test_trace_of_a_slot_that_has_failed_is_not_judged(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace(slot=1))
-    failure = stage.store.add_slot_failure(a_slot_failure(slot=1, reason="expired"))
+    trace = stage.store.add_traces([a_trace(slot=1)])[0]
+    failure = stage.store.add_slot_failures([a_slot_failure(slot=1, reason="expired")])[0]
     assert await stage.handler.handle(trace) == [failure]
     assert stage.judge.read == []
     assert stage.num_found == 1
 
 
 async def test_judgement_that_another_member_stored_first_is_the_one_returned(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     earlier = a_judgement(trace, level=2.0, judge_revision=PANEL)
 
     def score(trace: Trace) -> Assessment:
-        stage.store.add_judgement(earlier)
+        stage.store.add_judgements([earlier])
         return Assessment(scores=some_scores(5.0))
 
     stage.judge.score = score
@@ -198,13 +198,13 @@ async def test_judgement_that_another_member_stored_first_is_the_one_returned(st
 
 
 async def test_what_is_judged_is_the_stored_text_and_not_the_messages(stage: Stage) -> None:
-    stored = stage.store.add_trace(a_trace(answer="stored"))
+    stored = stage.store.add_traces([a_trace(answer="stored")])[0]
     await stage.handler.handle(a_trace(answer="on the wire"))
     assert stage.judge.read == [stored]
 
 
 async def test_killed_before_judging_it_judges_when_the_trace_comes_again(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     stage.failpoints.act = die
     with pytest.raises(KilledError):
         await stage.handler.handle(trace)
@@ -219,7 +219,7 @@ async def test_killed_before_judging_it_judges_when_the_trace_comes_again(stage:
     "trace", [a_trace(slot=1), a_trace(an_assignment(a_prompt("never submitted")))]
 )
 async def test_trace_that_the_store_does_not_hold_is_invalid(stage: Stage, trace: Trace) -> None:
-    stage.store.add_trace(a_trace())
+    stage.store.add_traces([a_trace()])
     with pytest.raises(InvalidRecordError, match=f"holds no trace {trace.trace_id}"):
         await stage.handler.handle(trace)
     assert stage.judge.read == []
@@ -230,36 +230,36 @@ async def test_other_records_are_invalid_and_end_no_slot(stage: Stage) -> None:
     record: Record = a_prompt()
     with pytest.raises(InvalidRecordError, match="no use for a Prompt"):
         await stage.handler.handle(record)
-    assert stage.handler.slot_end(record, "refused", seconds(1)) is None
+    assert stage.handler.slot_ends(record, "refused", seconds(1)) == ()
 
 
 async def test_trace_that_can_never_be_judged_ends_its_slot(stage: Stage) -> None:
     def refuse(trace: Trace) -> Assessment:
         raise InvalidRecordError("no judge can read this")
 
-    trace = stage.store.add_trace(a_trace(slot=1))
+    trace = stage.store.add_traces([a_trace(slot=1)])[0]
     stage.judge.score = refuse
     with pytest.raises(InvalidRecordError, match="no judge can read this"):
         await stage.handler.handle(trace)
-    end = stage.handler.slot_end(trace, "no judge can read this", seconds(50))
+    [end] = stage.handler.slot_ends(trace, "no judge can read this", seconds(50))
     assert end == a_slot_failure(slot=1, reason="no judge can read this", failed_at=seconds(50))
 
 
 def test_slot_that_ends_is_the_stored_traces_and_not_the_messages(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace(slot=1))
+    trace = stage.store.add_traces([a_trace(slot=1)])[0]
     claimed = trace.model_copy(update={"slot": 0})
-    end = stage.handler.slot_end(claimed, "refused", seconds(50))
+    [end] = stage.handler.slot_ends(claimed, "refused", seconds(50))
     assert end == a_slot_failure(slot=1, reason="refused", failed_at=seconds(50))
 
 
 def test_strangers_trace_ends_nothing(stage: Stage) -> None:
-    assert stage.handler.slot_end(a_trace(), "the store holds no trace", seconds(50)) is None
+    assert stage.handler.slot_ends(a_trace(), "the store holds no trace", seconds(50)) == ()
 
 
 async def test_strangers_trace_under_a_stored_id_ends_nothing(stage: Stage) -> None:
-    trace = stage.store.add_trace(a_trace())
+    trace = stage.store.add_traces([a_trace()])[0]
     other = add_asked(stage.store, a_prompt("2+2="))
     borrowed = trace.model_copy(update={"prompt_id": other.prompt_id})
     with pytest.raises(InvalidRecordError, match="holds no trace"):
         await stage.handler.handle(borrowed)
-    assert stage.handler.slot_end(borrowed, "the store holds no trace", seconds(50)) is None
+    assert stage.handler.slot_ends(borrowed, "the store holds no trace", seconds(50)) == ()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.outcome import Outcome, UnpairedCause
@@ -129,7 +130,7 @@ def add_one_of_each(store: Store) -> None:
     )
     add_asked(store, a_prompt("asked", accepted_at=seconds(60)))
     store.add_prompts([a_prompt("waiting", accepted_at=seconds(70))])
-    store.add_dead_letter(a_dead_letter())
+    store.bury([Burial(a_dead_letter())])
 
 
 async def test_gauges_equal_the_rows(stage: Stage) -> None:
@@ -154,7 +155,8 @@ async def test_page_mirrors_all_that_the_rows_say(stage: Stage) -> None:
     await stage.refresh()
     expected = gauges_of_rows(stage.store)
     assert gauges_on_page(stage.telemetry.page().decode(), expected) == expected
-    shown = {name for name, _ in stage.gauges if "in_flight" not in name and "paused" not in name}
+    of_the_loop = ("in_flight", "paused", "halted")
+    shown = {name for name, _ in stage.gauges if not any(part in name for part in of_the_loop)}
     assert shown == {*expected, "deltawheel_oldest_open_prompt_seconds"}
 
 
@@ -307,7 +309,7 @@ async def test_event_is_seen_before_its_offset_can_be_committed(stage: Stage) ->
 
 @pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)
 def test_monitoring_ends_no_slot(stage: Stage, record: Record) -> None:
-    assert stage.handler.slot_end(record, "refused", seconds(1)) is None
+    assert stage.handler.slot_ends(record, "refused", seconds(1)) == ()
 
 
 def test_refresh_comes_as_often_as_the_settings_say(stage: Stage) -> None:

@@ -2,11 +2,30 @@
 
 from dataclasses import replace
 
+import pytest
+
 from deltawheel.contracts.errors import InvalidRecordError
-from deltawheel.contracts.events import InboundMessage
+from deltawheel.contracts.events import ATTEMPT_HEADER, InboundMessage
 from deltawheel.contracts.topics import Topic
 from deltawheel.services.runtime.dead_letters import as_message, make_letter
-from tests.records import T0, WHEEL, a_prompt
+from tests.records import T0, WHEEL, a_prompt, a_slot_failure
+
+CONNECT_HEADERS = {
+    f"__connect.errors.{name}"
+    for name in (
+        "topic",
+        "partition",
+        "offset",
+        "connector.name",
+        "task.id",
+        "stage",
+        "class.name",
+        "exception.class.name",
+        "exception.message",
+        "exception.stacktrace",
+    )
+}
+"""All that Kafka Connect's DeadLetterQueueReporter writes."""
 
 
 def a_message(value: bytes) -> InboundMessage:
@@ -77,3 +96,44 @@ def test_value_that_no_topic_takes_stays_in_the_store_alone() -> None:
     assert letter.value == value
     assert (message.key, message.value) == (letter.letter_id.encode(), None)
     assert dict(message.headers)["__connect.errors.offset"] == b"17"
+
+
+def test_headers_that_are_added_are_all_of_them_known_to_kafka_connect() -> None:
+    letter = make_letter(
+        replace(a_message(b"\xfe"), headers=()), None, InvalidRecordError("no"), service="s", at=T0
+    )
+    names = {name for name, _ in as_message(letter, wheel=WHEEL, max_bytes=100_000).headers}
+    assert names < CONNECT_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("said", "caused", "attempt"),
+    [(None, None, 1), (b"3", None, 3), (None, 2, 2), (b"2", 4, 4), (b"4", 2, 4), (b"x", 2, 2)],
+)
+def test_letter_is_of_the_attempt_that_its_message_or_its_slot_end_says(
+    said: bytes | None, caused: int | None, attempt: int
+) -> None:
+    headers = ((ATTEMPT_HEADER, said),) if said is not None else ()
+    ends = [a_slot_failure().model_copy(update={"attempt": caused})] if caused else []
+    letter = make_letter(
+        replace(a_message(b""), headers=headers),
+        a_prompt(),
+        InvalidRecordError("no"),
+        service="judging",
+        at=T0,
+        caused=ends,
+    )
+    assert letter.attempt == attempt
+
+
+def test_record_that_is_replayed_and_refused_again_is_another_letter_each_time() -> None:
+    message, letters = a_message(b"\xfe"), []
+    for _ in range(3):
+        letter = make_letter(message, None, InvalidRecordError("no"), service="judging", at=T0)
+        again = letter.original_message()
+        message = replace(message, key=again.key, value=again.value, headers=again.headers)
+        letters.append(letter)
+    assert [letter.attempt for letter in letters] == [1, 2, 3]
+    assert len({letter.letter_id for letter in letters}) == 3
+    assert again.headers == (("own", b"\x80"), (ATTEMPT_HEADER, b"4"))
+    assert (again.topic, again.key, again.value) == ("test.prompts", b"\xff", b"\xfe")

@@ -16,6 +16,7 @@ from deltawheel.infra import wiring
 from deltawheel.infra.clock import SystemClock, SystemRandom
 from deltawheel.infra.failpoints import FileFailpoints
 from deltawheel.infra.telemetry import PrometheusTelemetry
+from deltawheel.services.runtime.dependencies import Dependencies
 from deltawheel.services.runtime.entry import Parts
 from tests.records import WHEEL
 
@@ -88,6 +89,7 @@ except ValueError:
 def parts(tmp_path: Path) -> Iterator[Parts]:
     settings = Settings(wheel=WHEEL, home=tmp_path)
     store = wiring.open_store(settings)
+    telemetry = PrometheusTelemetry()
     yield Parts(
         service="judging",
         settings=settings,
@@ -95,8 +97,14 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
         store=store,
         clock=SystemClock(),
         random=SystemRandom(0),
-        telemetry=PrometheusTelemetry(),
+        telemetry=telemetry,
         failpoints=FileFailpoints({}),
+        dependencies=Dependencies(
+            clock=SystemClock(),
+            random=SystemRandom(0),
+            telemetry=telemetry,
+            settings=settings.runtime,
+        ),
     )
     store.close()
 

@@ -12,7 +12,8 @@ from hypothesis.stateful import (
 )
 
 from deltawheel.contracts.ports import TopicPartition
-from deltawheel.services.runtime.flow import Flow, Ticket, retry_pause_s
+from deltawheel.services.runtime.backoff import retry_pause_s
+from deltawheel.services.runtime.flow import Flow, Ticket
 
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -141,6 +142,131 @@ def test_offset_below_the_committed_one_means_that_the_log_begins_anew() -> None
     assert flow.commits() == {A: 1}
 
 
+def read(flow: Flow, *halted: TopicPartition) -> None:
+    """Tell the flow which partitions are halted, as a reading of the rows does."""
+    written, unchecked = flow.halting(), flow.unchecked()
+    flow.halts_read({*halted, *written}, written=written, unchecked=unchecked)
+
+
+def test_partition_that_has_just_come_waits_until_halts_are_known() -> None:
+    flow = Flow(limit=4)
+    flow.assign([A])
+    ticket = begin(flow, A, 0)
+    assert flow.is_held_back(ticket)
+    assert flow.num_in_flight == 1
+    read(flow)
+    assert not flow.is_held_back(ticket)
+    assert flow.unchecked() == {}
+
+
+def test_reading_that_began_before_a_partition_came_says_nothing_of_it() -> None:
+    flow = Flow(limit=4)
+    flow.assign([A])
+    before = flow.unchecked()
+    flow.assign([])
+    flow.assign([A, B])
+    flow.halts_read([], unchecked=before)
+    assert flow.unchecked().keys() == {A, B}
+
+
+def test_records_of_a_halted_partition_wait_without_counting() -> None:
+    flow = Flow(limit=2)
+    flow.assign([A, B])
+    tickets = [begin(flow, A, offset) for offset in range(5)]
+    read(flow, A)
+    assert all(flow.is_held_back(ticket) for ticket in tickets)
+    assert (flow.num_in_flight, flow.should_pause()) == (0, False)
+    assert flow.halted() == {A}
+    begin(flow, B, 0)
+    assert flow.num_in_flight == 1
+    assert flow.commits() == {}
+    read(flow)
+    assert flow.should_pause()
+
+
+@given(st.lists(st.sampled_from(["refused", "done", "garbage"]), max_size=100), st.integers(2, 5))
+def test_partition_halts_after_so_many_refusals_with_nothing_done_in_between(
+    fates: list[str], most: int
+) -> None:
+    flow = Flow(limit=1_000, max_refused=most)
+    flow.assign([A])
+    read(flow)
+    in_a_row = 0
+    for offset, fate in enumerate(fates):
+        ticket = begin(flow, A, offset)
+        if fate == "refused":
+            in_a_row += 1
+            assert flow.refuse(ticket, "why") == (in_a_row < most)
+            if in_a_row == most:
+                assert flow.halted() == {A}
+                assert flow.halting() == {A: (offset, "why")}
+                return
+        elif fate == "done":
+            in_a_row = 0
+        flow.finish(ticket, is_done=fate == "done")
+    assert flow.halted() == frozenset()
+
+
+def test_refusals_that_overtake_records_still_in_work_are_not_in_a_row() -> None:
+    flow = Flow(limit=1_000, max_refused=3)
+    flow.assign([A])
+    read(flow)
+    tickets = [begin(flow, A, offset) for offset in range(100)]
+    for ticket in tickets[::10]:
+        assert flow.refuse(ticket, "why")
+        assert flow.refuse(ticket, "asked again, because it could not be buried")
+        flow.finish(ticket, is_done=False)
+    for ticket in tickets:
+        flow.finish(ticket)
+    assert flow.halted() == frozenset()
+
+
+def test_refusals_in_a_row_halt_a_partition_in_whichever_order_they_come() -> None:
+    flow = Flow(limit=1_000, max_refused=3)
+    flow.assign([A])
+    read(flow)
+    tickets = [begin(flow, A, offset) for offset in (0, 1, 3, 4)]
+    flow.finish(tickets[0])
+    assert flow.refuse(tickets[3], "why")
+    assert flow.refuse(tickets[1], "why")
+    assert not flow.refuse(tickets[2], "why")
+    assert flow.halting() == {A: (3, "why")}
+
+
+def test_halt_that_is_not_written_yet_outlives_a_reading() -> None:
+    flow = Flow(limit=4, max_refused=1)
+    flow.assign([A])
+    read(flow)
+    before = flow.unchecked()
+    assert not flow.refuse(begin(flow, A, 0), "why")
+    flow.halts_read([], unchecked=before)
+    assert flow.halted() == {A}
+    read(flow)
+    assert flow.halting() == {}
+    assert flow.halted() == {A}
+
+
+def test_halt_is_written_though_the_partition_has_gone_meanwhile() -> None:
+    flow = Flow(limit=4, max_refused=1)
+    flow.assign([A])
+    read(flow)
+    flow.refuse(begin(flow, A, 3), "why")
+    flow.assign([])
+    assert flow.halting() == {A: (3, "why")}
+
+
+def test_resumed_partition_counts_refusals_from_the_start() -> None:
+    flow = Flow(limit=10, max_refused=2)
+    flow.assign([A])
+    read(flow)
+    assert flow.refuse(begin(flow, A, 0), "why")
+    assert not flow.refuse(begin(flow, A, 1), "why")
+    read(flow)
+    read(flow)
+    assert flow.halted() == frozenset()
+    assert flow.refuse(begin(flow, A, 2), "why")
+
+
 @given(
     attempt=st.integers(0, 5_000),
     jitter=st.floats(0, 1, exclude_max=True),
@@ -178,10 +304,11 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flow = Flow(limit=6)
+        self.flow = Flow(limit=6, max_refused=2)
         self.logs = {A: Log(), B: Log()}
         self.held: set[TopicPartition] = set()
         self.tickets: list[Ticket] = []
+        self.halted: set[TopicPartition] = set()
 
     @rule(held=st.sets(st.sampled_from([A, B])))
     def rebalance(self, held: set[TopicPartition]) -> None:
@@ -208,6 +335,20 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         self.flow.finish(ticket)
         self.logs[ticket.partition].finished.add(ticket.offset)
 
+    @rule(halted=st.sets(st.sampled_from([A, B])))
+    def read_halts(self, halted: set[TopicPartition]) -> None:
+        written, unchecked = self.flow.halting(), self.flow.unchecked()
+        self.halted = halted | written.keys()
+        self.flow.halts_read(self.halted, written=written, unchecked=unchecked)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def refuse(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.tickets))
+        was_held_back = self.flow.is_held_back(ticket)
+        may = self.flow.refuse(ticket, "why")
+        assert not (may and was_held_back)
+
     @rule()
     def commit(self) -> None:
         offsets = self.flow.commits()
@@ -219,8 +360,21 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     @invariant()
     def what_is_in_flight_is_counted(self) -> None:
-        current = {ticket for ticket in self.tickets if self.flow.is_current(ticket)}
-        assert self.flow.num_in_flight == len(current)
+        current = [ticket for ticket in self.tickets if self.flow.is_current(ticket)]
+        halted = self.flow.halted()
+        assert self.flow.num_in_flight == sum(t.partition not in halted for t in current)
+
+    @invariant()
+    def what_is_halted_stays_so_until_it_is_read_otherwise(self) -> None:
+        assert self.halted & self.held & self.checked <= self.flow.halted()
+        assert (
+            self.flow.halting().keys() & self.held
+            <= self.flow.halted() | self.flow.unchecked().keys()
+        )
+
+    @property
+    def checked(self) -> set[TopicPartition]:
+        return self.held - self.flow.unchecked().keys()
 
     def teardown(self) -> None:
         for ticket in self.tickets:
@@ -234,3 +388,16 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
 
 test_any_order_of_events_commits_everything_and_nothing_unfinished = AnyOrderOfEvents.TestCase
+
+
+def test_nothing_is_fetched_while_what_is_in_work_is_large_however_few_records_it_is() -> None:
+    flow = Flow(limit=100, max_bytes=1_000)
+    flow.assign([A])
+    flow.halts_read((), unchecked=flow.unchecked())
+    tickets = [flow.begin(A, offset, num_bytes=400) for offset in range(3)]
+    assert flow.should_pause()
+    for ticket, is_paused in zip(tickets, [True, False, False], strict=True):
+        assert ticket is not None
+        flow.finish(ticket)
+        assert flow.should_pause() is is_paused
+    assert flow.num_in_flight == 0

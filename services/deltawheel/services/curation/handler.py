@@ -9,8 +9,8 @@ from deltawheel.contracts.errors import InvalidRecordError
 from deltawheel.contracts.events import key_of
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.judgement import SlotFailed
-from deltawheel.contracts.pair import PreferencePair
 from deltawheel.contracts.ports import Failpoints, PairChecks, Telemetry
+from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.settings import CurationSettings
@@ -20,13 +20,13 @@ from deltawheel.services.curation.owed import OwedSchedule
 from deltawheel.services.curation.pairing import form_pairs, group_end
 from deltawheel.services.runtime.batching import MicroBatcher
 from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.ledger import BatchedLedger
 from deltawheel.services.runtime.offload import offload
 
 __all__ = ["Curation"]
 
 _OWED_LEASE = "owed-events"
 _OWED_PAGE = 5_000
-_Ended = tuple[Group, Sequence[PreferencePair]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,14 +49,16 @@ class Curation:
     topics: tuple[Topic, ...] = (Topic.JUDGEMENTS,)
     concurrency: int = field(init=False)
     ticks: Sequence[Tick] = field(init=False)
-    _close: MicroBatcher[_Ended, Sequence[Record]] = field(init=False)
+    _close: MicroBatcher[Group, Sequence[Record]] = field(init=False)
     _owed: OwedSchedule = field(init=False)
     _token: str = field(init=False)
     _longest_gap: timedelta = field(init=False)
+    _ledger: BatchedLedger = field(init=False)
 
     def __post_init__(self) -> None:
         self.concurrency = 2 * self.settings.batch_max_pairs
         self._token = self.random.token()
+        self._ledger = BatchedLedger(self.store, clock=self.clock)
         self._owed = OwedSchedule(first_wait_s=self.settings.republish_after_s)
         self._close = MicroBatcher(
             self._close_batch,
@@ -79,33 +81,43 @@ class Curation:
     async def handle(self, record: Record) -> Sequence[Record]:
         """Return the pair events of the group if this event has ended it, else nothing."""
         key = key_of(record)
-        group = await offload(self.store.group, key) if key else None
+        group = await self._ledger.group(key) if key else None
         if group is None:
             raise InvalidRecordError(f"the store holds no prompt for this {type(record).__name__}")
         if not group.has_ended:
             return []
         if group.closing is not None:
             self.telemetry.count("deltawheel_effects_found_total", effect="closing")
-            return await self._close((group, ()))
-        await self.failpoints.reach(Failpoint.CURATION_ENDED, group.prompt.prompt_id)
-        return await self._close((group, form_pairs(group, self.rubric, at=self.clock.now())))
+        else:
+            await self.failpoints.reach(Failpoint.CURATION_ENDED, group.prompt.prompt_id)
+        return await self._close(group)
 
-    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+    def slot_ends(self, record: Record, reason: str, at: datetime) -> Sequence[SlotFailed]:
         """A slot that curation hears of has ended already."""
-        return None
+        return ()
 
-    async def _close_batch(self, batch: Sequence[_Ended]) -> Sequence[Sequence[Record]]:
-        pairs = [pair for _, formed in batch for pair in formed]
-        failures = await offload(self.checks.failures, pairs) if pairs else {}
+    async def _close_batch(self, batch: Sequence[Group]) -> Sequence[Sequence[Record]]:
+        """Close each group once; all its slots' events may have come, and the first is answered."""
+        groups = {group.prompt.key: group for group in batch}
+        events = await offload(self._close_groups, list(groups.values()))
+        return [events.pop(group.prompt.key, []) for group in batch]
+
+    def _close_groups(self, groups: Sequence[Group]) -> dict[PromptKey, list[Record]]:
         at = self.clock.now()
-        ends = [
-            group_end(group, formed, failures, rubric=self.rubric, at=at) for group, formed in batch
+        formed = [
+            form_pairs(group, self.rubric, at=at) if group.closing is None else ()
+            for group in groups
         ]
-        stored = await offload(self.store.close_groups, ends)
-        by_key: dict[object, list[Record]] = {group.prompt.key: [] for group, _ in batch}
-        for event in stored:
-            by_key[event.key].append(event)
-        return [by_key[group.prompt.key] for group, _ in batch]
+        pairs = [pair for each in formed for pair in each]
+        failures = self.checks.failures(pairs) if pairs else {}
+        ends = [
+            group_end(group, each, failures, rubric=self.rubric, at=at)
+            for group, each in zip(groups, formed, strict=True)
+        ]
+        events: dict[PromptKey, list[Record]] = {}
+        for event in self.store.close_groups(ends):
+            events.setdefault(event.key, []).append(event)
+        return events
 
     async def _republish(self) -> Sequence[Record]:
         """Publish owed events again; under a lease, for one member is enough."""
@@ -137,4 +149,4 @@ class Curation:
         is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=now)
         await offload(self.store.watch, at=now, longest_gap=self._longest_gap, is_paused=is_paused)
         expired = await offload(self.store.expired, at=now, limit=_OWED_PAGE)
-        return [await offload(self.store.add_slot_failure, failure) for failure in expired]
+        return await offload(self.store.add_slot_failures, expired) if expired else []

@@ -107,6 +107,7 @@ def group_end(
     closing = Closing(
         prompt_id=group.prompt.prompt_id,
         round=group.prompt.round,
+        attempt=group.attempt,
         outcome=outcome,
         cause=cause,
         reason=_UNPAIRED_REASONS[cause] if cause else _reason(group, outcome),

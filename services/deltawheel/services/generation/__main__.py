@@ -3,6 +3,7 @@
 from deltawheel.infra import wiring
 from deltawheel.services.generation.handler import Generation
 from deltawheel.services.runtime.entry import Parts, run_streaming
+from deltawheel.services.runtime.guards import GuardedChatModel
 
 __all__: list[str] = []
 
@@ -12,7 +13,9 @@ def build(parts: Parts) -> Generation:
     return Generation(
         settings=parts.settings,
         store=parts.store,
-        models=wiring.open_models(parts.settings, parts.telemetry),
+        models=GuardedChatModel(
+            wiring.open_models(parts.settings, parts.telemetry), parts.dependencies
+        ),
         judge_revision=wiring.open_judge(parts.settings).revision,
         clock=parts.clock,
         telemetry=parts.telemetry,

@@ -21,8 +21,9 @@ from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
-from deltawheel.services.generation.rotation import generator_pairs, round_robin
+from deltawheel.services.generation.rotation import GeneratorPair, generator_pairs, round_robin
 from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.ledger import BatchedLedger
 from deltawheel.services.runtime.offload import offload
 
 __all__ = ["Generation"]
@@ -35,6 +36,7 @@ class _PoolView:
     """The pool and the pause as the store had them less than a second ago."""
 
     pool: Pool
+    pairs: Sequence[GeneratorPair]
     is_paused: bool
     read_at_s: float
 
@@ -57,7 +59,14 @@ class Generation:
     name: str = "generation"
     topics: tuple[Topic, ...] = (Topic.PROMPTS, Topic.PROMOTIONS)
     ticks: Sequence[Tick] = ()
+    _ledger: BatchedLedger = field(init=False)
+    _rubric_digest: str = field(init=False)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _view: _PoolView | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._ledger = BatchedLedger(self.store, clock=self.clock)
+        self._rubric_digest = self.settings.make_rubric().digest
 
     @property
     def concurrency(self) -> int:
@@ -74,12 +83,20 @@ class Generation:
             case _:
                 raise InvalidRecordError(f"generation has no use for a {type(record).__name__}")
 
-    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
-        """Refusing a prompt or a promotion ends no slot: single slots end in `handle`."""
-        return None
+    def slot_ends(self, record: Record, reason: str, at: datetime) -> Sequence[SlotFailed]:
+        """A prompt that is given up ends its slots that nobody has filled."""
+        group = self.store.group(record.key) if isinstance(record, Prompt) else None
+        if group is None or group.assignment is None:
+            return ()
+        filled = group.ended_slots | {trace.slot for trace in group.traces.values()}
+        return [
+            _failure(group, slot, reason, at)
+            for slot in group.assignment.slots
+            if slot.index not in filled
+        ]
 
     async def _answer(self, prompt: Prompt) -> Sequence[Record]:
-        group = await offload(self.store.group, prompt.key)
+        group = await self._ledger.group(prompt.key)
         if group is None or group.prompt.wheel != self.settings.wheel:
             raise InvalidRecordError(
                 f"the store holds no prompt {prompt.prompt_id} of round {prompt.round}: "
@@ -96,51 +113,54 @@ class Generation:
         view = await self._look()
         if view.is_paused:
             raise RetryLaterError("generation is paused while a cycle trains on this machine")
-        pairs = generator_pairs(view.pool, self.settings.rotation.pairs)
         now = self.clock.now()
-        if not pairs and await self._has_waited_too_long(group.prompt, now):
-            return await self._give_up(group.prompt, now)
-        stronger, weaker = round_robin(group.prompt.key, pairs)
+        if not view.pairs and await self._has_waited_too_long(group, now):
+            return await self._give_up(group, now)
+        stronger, weaker = round_robin(group.prompt.key, view.pairs)
         assignment = Assignment(
             prompt_id=group.prompt.prompt_id,
             round=group.prompt.round,
             slots=(Slot(index=0, generator=stronger), Slot(index=1, generator=weaker)),
             judge_revisions=(self.judge_revision,),
-            rubric_digest=self.settings.make_rubric().digest,
+            rubric_digest=self._rubric_digest,
             generator_delta=generator_delta(stronger, weaker, pool=view.pool),
             policy=self.settings.rotation.policy,
             accepted_at=group.prompt.accepted_at,
             assigned_at=now,
             expires_at=now + timedelta(seconds=self.settings.generation.expire_after_s),
         )
-        stored = await offload(self.store.add_assignment, assignment)
+        stored = await self._ledger.add_assignment(assignment)
         await self.failpoints.reach(Failpoint.GENERATION_ASSIGNED, stored.prompt_id)
         return stored
 
-    async def _has_waited_too_long(self, prompt: Prompt, now: datetime) -> bool:
-        """Whether the prompt has waited past its expiry, less what the wheel stood still."""
-        stood = await offload(self.store.standstill, prompt.accepted_at, now)
-        waited_s = (now - prompt.accepted_at - stood).total_seconds()
+    async def _has_waited_too_long(self, group: Group, now: datetime) -> bool:
+        """Whether this attempt has waited past its expiry, less what the wheel stood still."""
+        stood = await offload(self.store.standstill, group.opened_at, now)
+        waited_s = (now - group.opened_at - stood).total_seconds()
         return waited_s > self.settings.generation.expire_after_s
 
-    async def _give_up(self, prompt: Prompt, now: datetime) -> PromptFailed:
+    async def _give_up(self, group: Group, now: datetime) -> PromptFailed:
         failure = PromptFailed(
-            prompt_id=prompt.prompt_id,
-            round=prompt.round,
+            prompt_id=group.prompt.prompt_id,
+            round=group.prompt.round,
+            attempt=group.attempt,
             reason="no two generators could be paired for generation.expire_after_s "
             f"({self.settings.generation.expire_after_s:.0f} s)",
-            accepted_at=prompt.accepted_at,
+            accepted_at=group.prompt.accepted_at,
             failed_at=now,
         )
-        return await offload(self.store.add_prompt_failure, failure)
+        return await self._ledger.add_prompt_failure(failure)
 
     async def _look(self) -> _PoolView:
-        at_s = self.clock.monotonic()
-        if self._view is None or at_s - self._view.read_at_s > _FRESH_S:
-            pool = Pool.from_log(await offload(self.store.pool_log))
-            is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=self.clock.now())
-            self._view = _PoolView(pool, is_paused, at_s)
-        return self._view
+        """Read pool and pause anew once they are old: one prompt does it for all that wait."""
+        async with self._looking:
+            at_s = self.clock.monotonic()
+            if self._view is None or at_s - self._view.read_at_s > _FRESH_S:
+                pool = Pool.from_log(await offload(self.store.pool_log))
+                is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=self.clock.now())
+                pairs = generator_pairs(pool, self.settings.rotation.pairs)
+                self._view = _PoolView(pool, pairs, is_paused, at_s)
+            return self._view
 
     async def _fill(self, group: Group, assignment: Assignment) -> Sequence[Record]:
         ends = await asyncio.gather(
@@ -168,14 +188,14 @@ class Generation:
                 slot.generator, group.prompt.messages, seed=seed
             )
         except InvalidRecordError as error:
-            return await self._fail_slot(assignment, slot, str(error))
+            return await self._fail_slot(group, slot, str(error))
         trace = self._trace(assignment, slot, trace_id, seed, completion)
         self.telemetry.count(
             "deltawheel_completion_tokens_total",
             completion.completion_tokens,
             generator=slot.generator.name,
         )
-        return await offload(self.store.add_trace, trace)
+        return await self._ledger.add_trace(trace)
 
     def _trace(
         self, assignment: Assignment, slot: Slot, trace_id: str, seed: int, completion: Completion
@@ -201,16 +221,9 @@ class Generation:
             generated_at=self.clock.now(),
         )
 
-    async def _fail_slot(self, assignment: Assignment, slot: Slot, reason: str) -> Record:
-        failure = SlotFailed(
-            prompt_id=assignment.prompt_id,
-            round=assignment.round,
-            slot=slot.index,
-            reason=reason,
-            accepted_at=assignment.accepted_at,
-            failed_at=self.clock.now(),
-        )
-        return await offload(self.store.add_slot_failure, failure)
+    async def _fail_slot(self, group: Group, slot: Slot, reason: str) -> Record:
+        failure = _failure(group, slot, reason, self.clock.now())
+        return await self._ledger.add_slot_failure(failure)
 
     async def _adopt(self, announced: Promotion) -> Sequence[Record]:
         """Take in what the store holds: a promotion that nobody decided on names no member."""
@@ -234,3 +247,15 @@ class Generation:
         await offload(self.store.add_pool_events, [event])
         self._view = None
         return []
+
+
+def _failure(group: Group, slot: Slot, reason: str, at: datetime) -> SlotFailed:
+    return SlotFailed(
+        prompt_id=group.prompt.prompt_id,
+        round=group.prompt.round,
+        slot=slot.index,
+        attempt=group.attempt,
+        reason=reason,
+        accepted_at=group.prompt.accepted_at,
+        failed_at=at,
+    )

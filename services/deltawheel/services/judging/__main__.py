@@ -3,6 +3,7 @@
 from deltawheel.infra import wiring
 from deltawheel.services.judging.handler import Judging
 from deltawheel.services.runtime.entry import Parts, run_streaming
+from deltawheel.services.runtime.guards import GuardedJudge
 
 __all__: list[str] = []
 
@@ -11,7 +12,7 @@ def build(parts: Parts) -> Judging:
     """Wire the handler."""
     return Judging(
         store=parts.store,
-        judge=wiring.open_judge(parts.settings),
+        judge=GuardedJudge(wiring.open_judge(parts.settings), parts.dependencies),
         rubric=parts.settings.make_rubric(),
         clock=parts.clock,
         telemetry=parts.telemetry,

@@ -1,7 +1,7 @@
 """What judging does with a trace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from deltawheel.contracts.clock import Clock
@@ -15,12 +15,12 @@ from deltawheel.contracts.store import Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
 from deltawheel.services.runtime.handler import Tick
-from deltawheel.services.runtime.offload import offload
+from deltawheel.services.runtime.ledger import BatchedLedger
 
 __all__ = ["Judging"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Judging:
     """Ask the judge for every dimension of a trace, and accept nothing less.
 
@@ -38,31 +38,39 @@ class Judging:
     name: str = "judging"
     topics: tuple[Topic, ...] = (Topic.TRACES,)
     ticks: Sequence[Tick] = ()
+    _ledger: BatchedLedger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ledger = BatchedLedger(self.store, clock=self.clock)
 
     async def handle(self, record: Record) -> Sequence[Record]:
         """Return the trace's judgement as the store holds it, or the end of its slot."""
         if not isinstance(record, Trace):
             raise InvalidRecordError(f"judging has no use for a {type(record).__name__}")
-        group = await offload(self.store.group, record.key)
+        group = await self._ledger.group(record.key)
         trace = group.traces.get(record.trace_id) if group else None
         if group is None or trace is None:
             raise InvalidRecordError(f"the store holds no trace {record.trace_id}")
         if found := self._found(group, trace):
             self.telemetry.count("deltawheel_effects_found_total", effect="judgement")
+            if isinstance(found, Judgement) and trace.slot not in group.ended_slots:
+                return [await self._ledger.add_judgement(found)]
             return [found]
         await self.failpoints.reach(Failpoint.JUDGING_RECEIVED, trace.trace_id)
         if reason := self._refusal(group, trace):
-            return [await self._fail(trace, reason)]
+            failure = self._failure(group, trace, reason, self.clock.now())
+            return [await self._ledger.add_slot_failure(failure)]
         return [await self._judge(group, trace)]
 
-    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+    def slot_ends(self, record: Record, reason: str, at: datetime) -> Sequence[SlotFailed]:
         """A trace that can never be judged ends its slot; a stranger's ends nothing."""
         if not isinstance(record, Trace):
-            return None
-        trace = self.store.trace(record.trace_id)
-        if trace is None or trace.key != record.key:
-            return None
-        return self._failure(trace, reason, at)
+            return ()
+        group = self.store.group(record.key)
+        trace = group.traces.get(record.trace_id) if group else None
+        if group is None or trace is None:
+            return ()
+        return (self._failure(group, trace, reason, at),)
 
     def _found(self, group: Group, trace: Trace) -> Judgement | SlotFailed | None:
         for judgement in group.judgements:
@@ -113,17 +121,14 @@ class Judging:
             accepted_at=trace.accepted_at,
             judged_at=self.clock.now(),
         )
-        return await offload(self.store.add_judgement, judgement)
+        return await self._ledger.add_judgement(judgement)
 
-    async def _fail(self, trace: Trace, reason: str) -> SlotFailed | Judgement:
-        failure = self._failure(trace, reason, self.clock.now())
-        return await offload(self.store.add_slot_failure, failure)
-
-    def _failure(self, trace: Trace, reason: str, at: datetime) -> SlotFailed:
+    def _failure(self, group: Group, trace: Trace, reason: str, at: datetime) -> SlotFailed:
         return SlotFailed(
             prompt_id=trace.prompt_id,
             round=trace.round,
             slot=trace.slot,
+            attempt=group.attempt,
             reason=reason,
             accepted_at=trace.accepted_at,
             failed_at=at,

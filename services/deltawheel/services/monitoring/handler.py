@@ -7,6 +7,7 @@ from datetime import datetime
 
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.failpoints import Failpoint
+from deltawheel.contracts.interruptions import Backlog
 from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.outcome import Outcome, UnpairedCause
 from deltawheel.contracts.ports import Failpoints, Telemetry
@@ -48,6 +49,7 @@ class Monitoring:
     ticks: Sequence[Tick] = field(init=False)
     _num_seen: int = field(default=0, init=False)
     _num_shown: int = field(default=-1, init=False)
+    _deferring: set[str] = field(default_factory=set, init=False)
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -61,17 +63,19 @@ class Monitoring:
         await self.failpoints.reach(Failpoint.MONITORING_SEEN, topic)
         return []
 
-    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
+    def slot_ends(self, record: Record, reason: str, at: datetime) -> Sequence[SlotFailed]:
         """Monitoring only watches."""
-        return None
+        return ()
 
     async def _refresh(self) -> Sequence[Record]:
         async with self._refreshing:
             progress = await offload(self.store.progress)
+            backlogs = await offload(self.store.backlogs)
             if (num_seen := self._num_seen) != self._num_shown:
                 self._show_deltas(await offload(self.store.delta_stats))
                 self._num_shown = num_seen
             self._show_progress(progress)
+            self._show_backlogs(backlogs)
         return []
 
     def _show_progress(self, progress: Progress) -> None:
@@ -88,11 +92,20 @@ class Monitoring:
         show("deltawheel_traces", progress.traces)
         show("deltawheel_judgements", progress.judgements)
         show("deltawheel_dead_letters", progress.dead_letters)
+        show("deltawheel_unmoved_dead_letters", progress.unmoved_letters)
         for expectation, count in list(progress.quarantined.items())[:_SHOWN_REASONS]:
             show("deltawheel_quarantined_pairs", count, expectation=expectation)
         oldest = progress.oldest_open_at
         age_s = (self.clock.now() - oldest).total_seconds() if oldest else 0.0
         show("deltawheel_oldest_open_prompt_seconds", age_s)
+
+    def _show_backlogs(self, backlogs: Sequence[Backlog]) -> None:
+        self._deferring |= {backlog.service for backlog in backlogs}
+        counts = {backlog.service: backlog.num_records for backlog in backlogs}
+        for service in self._deferring:
+            self.telemetry.set(
+                "deltawheel_deferred_records", counts.get(service, 0), service=service
+            )
 
     def _show_deltas(self, stats: Sequence[DeltaStats]) -> None:
         for row in stats:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from deltawheel.contracts.clock import Clock
+from deltawheel.contracts.errors import InvalidRecordError
 
 __all__ = ["MicroBatcher"]
 
@@ -15,7 +16,10 @@ Result = TypeVar("Result")
 class MicroBatcher(Generic[Item, Result]):
     """Gathers what callers bring until the batch is full or the wait is over, then runs it once.
 
-    Every caller gets the result of its own item; an error of the batch reaches all of its callers.
+    Without a wait it takes what has come while the batch before was running: alone, a caller waits
+    for nobody, and under load batches grow by themselves (group commit). Every caller gets the
+    result of its own item. An error of the batch reaches all of its callers, except that an item
+    which is invalid must not spoil the others': then each is run alone.
     """
 
     def __init__(
@@ -23,8 +27,8 @@ class MicroBatcher(Generic[Item, Result]):
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         max_items: int,
-        max_wait_s: float,
         clock: Clock,
+        max_wait_s: float = 0.0,
     ) -> None:
         self._run = run
         self._max_items = max_items
@@ -56,6 +60,9 @@ class MicroBatcher(Generic[Item, Result]):
     async def _fill(self) -> None:
         if len(self._waiting) >= self._max_items:
             return
+        if not self._max_wait_s:
+            await asyncio.sleep(0)
+            return
         self._full.clear()
         timer = asyncio.ensure_future(self._clock.sleep(self._max_wait_s))
         filled = asyncio.ensure_future(self._full.wait())
@@ -67,11 +74,14 @@ class MicroBatcher(Generic[Item, Result]):
         [outcome] = await asyncio.gather(
             self._run([item for item, _ in batch]), return_exceptions=True
         )
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, InvalidRecordError) and len(batch) > 1:
+            for item in batch:
+                await self._answer([item])
+        elif isinstance(outcome, BaseException):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(outcome)
-            return
-        for (_, future), result in zip(batch, outcome, strict=True):
-            if not future.done():
-                future.set_result(result)
+        else:
+            for (_, future), result in zip(batch, outcome, strict=True):
+                if not future.done():
+                    future.set_result(result)

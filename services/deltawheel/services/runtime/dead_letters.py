@@ -1,15 +1,15 @@
 """What becomes of a record that can never be processed."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
 from deltawheel.contracts.dead_letter import DeadLetter
-from deltawheel.contracts.events import InboundMessage, OutboundMessage, key_of
-from deltawheel.contracts.judgement import Judgement, SlotFailed
+from deltawheel.contracts.events import InboundMessage, OutboundMessage, attempt_of, key_of
+from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.topics import Topic
 
-__all__ = ["DeadLetterLedger", "as_message", "make_letter"]
+__all__ = ["as_message", "as_text", "make_letter"]
 
 _PREFIX = "__connect.errors."
 _MAX_REASON_CHARS = 2_000
@@ -17,26 +17,19 @@ _MARGIN_BYTES = 1_000
 """What a record takes on the wire above its key, value and headers, generously."""
 
 
-class DeadLetterLedger(Protocol):
-    """What the loop itself needs of the store, and nothing more."""
-
-    def add_dead_letter(
-        self, letter: DeadLetter, slot_failure: SlotFailed | None = None
-    ) -> SlotFailed | Judgement | None:
-        """Store a dead letter and, in the same transaction, the slot end that it causes.
-
-        Return what ended the slot, which may be something earlier; None where it causes none.
-
-        Raises:
-            RetryLaterError: the database is busy or away.
-        """
-        ...
-
-
 def make_letter(
-    message: InboundMessage, record: Record | None, error: Exception, *, service: str, at: datetime
+    message: InboundMessage,
+    record: Record | None,
+    error: Exception,
+    *,
+    service: str,
+    at: datetime,
+    caused: Sequence[SlotFailed] = (),
 ) -> DeadLetter:
-    """Keep the original bytes, where they stood, and why nothing could be made of them."""
+    """Keep the original bytes, where they stood, and why nothing could be made of them.
+
+    The attempt is that of the slot ends that it causes, or what a replay wrote on the message.
+    """
     return DeadLetter(
         topic=message.topic,
         partition=message.partition,
@@ -46,10 +39,16 @@ def make_letter(
         headers=message.headers,
         service=service,
         error=type(error).__name__,
-        reason=str(error)[:_MAX_REASON_CHARS],
+        reason=as_text(str(error)[:_MAX_REASON_CHARS]),
         prompt_key=key_of(record) if record is not None else None,
+        attempt=max([attempt_of(message), *(end.attempt for end in caused)]),
         died_at=at,
     )
+
+
+def as_text(reason: str) -> str:
+    """Write halves of surrogate pairs, which no encoding carries, as escapes."""
+    return reason.encode(errors="backslashreplace").decode()
 
 
 def as_message(letter: DeadLetter, *, wheel: str, max_bytes: int) -> OutboundMessage:
@@ -75,11 +74,12 @@ def as_message(letter: DeadLetter, *, wheel: str, max_bytes: int) -> OutboundMes
         value=letter.value,
         headers=letter.headers + added,
     )
-    if _num_bytes(message) <= max_bytes:
+    if num_wire_bytes(message) <= max_bytes:
         return message
     return OutboundMessage(topic=message.topic, key=own_key, value=None, headers=added)
 
 
-def _num_bytes(message: OutboundMessage) -> int:
+def num_wire_bytes(message: OutboundMessage) -> int:
+    """Return at most how many bytes a message takes on the wire, as brokers limit them."""
     headers = sum(len(name.encode()) + len(value) for name, value in message.headers)
     return len(message.key or b"") + len(message.value or b"") + headers + _MARGIN_BYTES

@@ -56,9 +56,9 @@ class Handler(Protocol):
         """Return what the store holds, to be published; by then every effect is in it."""
         ...
 
-    def slot_end(self, record: Record, reason: str, at: datetime) -> SlotFailed | None:
-        """Return the slot end that refusing this record causes; called from a thread, may block.
+    def slot_ends(self, record: Record, reason: str, at: datetime) -> Sequence[SlotFailed]:
+        """Return the slot ends that refusing this record causes; called from a thread, may block.
 
-        It is written with the dead letter in one transaction.
+        They are written with the dead letter in one transaction.
         """
         ...

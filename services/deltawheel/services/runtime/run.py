@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from deltawheel.contracts.clock import Clock, Random
 from deltawheel.contracts.errors import ExitCode
-from deltawheel.contracts.ports import Consumer, Producer, Telemetry
+from deltawheel.contracts.ports import Consumer, Failpoints, Producer, Telemetry
 from deltawheel.contracts.settings import Settings
-from deltawheel.services.runtime.dead_letters import DeadLetterLedger
+from deltawheel.services.runtime.carrier import LoopLedger
+from deltawheel.services.runtime.dependencies import Dependencies
 from deltawheel.services.runtime.handler import Handler
 from deltawheel.services.runtime.loop import Loop
 
@@ -23,12 +24,14 @@ def run_service(
     *,
     consumer: Consumer,
     producer: Producer,
-    ledger: DeadLetterLedger,
+    ledger: LoopLedger,
     clock: Clock,
     random: Random,
     telemetry: Telemetry,
     settings: Settings,
     announce: Callable[[Callable[[], bool]], None],
+    failpoints: Failpoints | None = None,
+    dependencies: Dependencies | None = None,
 ) -> int:
     """Run a handler until SIGTERM or SIGINT; return the exit code."""
     loop = Loop(
@@ -40,6 +43,8 @@ def run_service(
         random=random,
         telemetry=telemetry,
         settings=settings,
+        failpoints=failpoints,
+        dependencies=dependencies,
     )
     announce(lambda: loop.is_ready)
     try:

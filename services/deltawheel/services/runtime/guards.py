@@ -1,0 +1,112 @@
+"""Ports behind a circuit breaker: a server that is down is not asked, and whoever would waits."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.generator import Generator
+from deltawheel.contracts.ports import Assessment, ChatModel, Completion, Judge
+from deltawheel.contracts.prompt import Message, Prompt
+from deltawheel.contracts.rubric import Rubric
+from deltawheel.contracts.trace import Trace
+from deltawheel.services.runtime.dependencies import Dependencies
+
+__all__ = ["GuardedChatModel", "GuardedJudge"]
+
+
+class GuardedChatModel:
+    """A `ChatModel` with a breaker for each server; see there.
+
+    While some servers are down, records that need them wait and the others go on; while all are,
+    nothing more is fetched.
+
+    A server becomes known when it is asked for the first time.
+    """
+
+    def __init__(self, inner: ChatModel, dependencies: Dependencies) -> None:
+        self._inner = inner
+        self._dependencies = dependencies
+
+    async def complete(
+        self, generator: Generator, messages: Sequence[Message], *, seed: int
+    ) -> Completion:
+        """Ask once.
+
+        Raises:
+            RetryLaterError: as the port says, or at once while the server is down.
+            InvalidRecordError: as the port says.
+        """
+        self._know(generator.server)
+        async with _asking(generator.server, self._dependencies):
+            return await self._inner.complete(generator, messages, seed=seed)
+
+    async def load(self, generator: Generator) -> None:
+        """Make sure that the generator answers; errors as above."""
+        self._know(generator.server)
+        async with _asking(generator.server, self._dependencies):
+            await self._inner.load(generator)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+    def _know(self, server: str) -> None:
+        self._dependencies.breakers.pool.add(server)
+
+
+class GuardedJudge:
+    """A `Judge` with a breaker; see there. Every record of judging needs it."""
+
+    def __init__(self, inner: Judge, dependencies: Dependencies) -> None:
+        self._inner = inner
+        self._dependencies = dependencies
+        self._dependency = f"judge:{inner.name}"
+        dependencies.breakers.vital.add(self._dependency)
+
+    @property
+    def name(self) -> str:
+        """What metrics and tables call it."""
+        return self._inner.name
+
+    @property
+    def revision(self) -> str:
+        """Changes whenever the same trace could get another score."""
+        return self._inner.revision
+
+    async def assess(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> Assessment:
+        """Score the trace.
+
+        Raises:
+            RetryLaterError: as the port says, or at once while the judge is down.
+            InvalidRecordError: as the port says.
+        """
+        async with _asking(self._dependency, self._dependencies):
+            return await self._inner.assess(prompt, trace, rubric)
+
+
+@asynccontextmanager
+async def _asking(dependency: str, dependencies: Dependencies) -> AsyncIterator[None]:
+    """Ask if that is allowed, and tell how it went: a refusal is an answer too."""
+    if not dependencies.admits(dependency):
+        raise RetryLaterError(
+            f"{dependency} is down: its circuit breaker is open",
+            retry_after_s=dependencies.wait_s(dependency),
+            dependency=dependency,
+        )
+    try:
+        yield
+    except InvalidRecordError:
+        dependencies.succeeded(dependency)
+        raise
+    except RetryLaterError as error:
+        error.dependency = dependency
+        dependencies.failed(dependency, error)
+        raise
+    except TimeoutError as error:
+        late = RetryLaterError(f"{dependency} did not answer in time", dependency=dependency)
+        dependencies.failed(dependency, late)
+        raise late from error
+    except BaseException:
+        dependencies.leave((dependency,))
+        raise
+    dependencies.succeeded(dependency)
