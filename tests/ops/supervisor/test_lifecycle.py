@@ -63,6 +63,20 @@ def test_process_that_keeps_ending_while_starting_is_given_up() -> None:
     assert not life.is_due(10_000)
 
 
+def test_process_that_is_killed_while_starting_is_tried_again_and_after_longer_pauses() -> None:
+    life = Lifecycle(RULES)
+    for now in range(20):
+        life.start(now)
+        life.end(now, jitter=0, is_killed=True)
+    assert life.phase is Phase.BACKING_OFF
+    assert not life.is_due(19 + RULES.pause_s(20, 0) - 0.1)
+    for now in range(20, 23):
+        assert life.give_up is None
+        life.start(now)
+        life.end(now, jitter=0)
+    assert life.give_up is GiveUp.ENDS_WHILE_STARTING
+
+
 def test_refused_settings_are_given_up_at_once() -> None:
     life = Lifecycle(RULES)
     life.start(0)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deltawheel.ops.supervisor.lifecycle import Phase
 from deltawheel.ops.supervisor.plan import ProcessKind, ProcessPlan
 from deltawheel.ops.supervisor.runfile import ProcessState
 from deltawheel.ops.supervisor.supervisor import Supervisor
-from tests.ops.supervisor.wheels import DEAF, QUICK, Halves, RealClock, eventually, plan
+from tests.ops.supervisor.wheels import DEAF, OBEDIENT, QUICK, Halves, RealClock, eventually, plan
 
 pytestmark = pytest.mark.integration
 Run = Callable[..., Supervisor]
@@ -201,6 +202,22 @@ def test_other_ends_are_failures_and_no_refusals(tmp_path: Path, run: Run) -> No
     assert failure.value.exit_code == 1
 
 
+def test_service_that_is_killed_while_starting_does_not_end_the_run(
+    tmp_path: Path, run: Run
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    script = (
+        "import os, pathlib, signal, tempfile\n"
+        f"tempfile.mkstemp(dir={str(marks)!r})\n"
+        f"killed = len(list(pathlib.Path({str(marks)!r}).iterdir())) <= 2\n"
+        "os.kill(os.getpid(), signal.SIGKILL) if killed else signal.pause()"
+    )
+    service = plan(tmp_path, "judging", script=script, max_boot_failures=1)
+    waits = replace(service, is_ready=lambda: len(list(marks.iterdir())) > 2)
+    assert run(waits).wait_ready(60)
+
+
 def test_not_being_ready_in_time_names_what_is_missing(tmp_path: Path, run: Run) -> None:
     never = plan(tmp_path, "slow", script="import threading; threading.Event().wait(60)")
     supervisor = run(never, plan(tmp_path, "judging"))
@@ -235,6 +252,33 @@ def test_lost_memory_broker_restarts_all_services_after_preparing_it(
     assert prepared == [1, 2]
     assert state(supervisor, "vllm-local").num_restarts == 0
     assert (tmp_path / "journal").read_text().split() == ["judging"]
+
+
+def test_memory_broker_that_outgrows_its_memory_starts_afresh_after_all_services_have_stopped(
+    tmp_path: Path, run: Run
+) -> None:
+    prepared: list[str] = []
+    grows = OBEDIENT.replace(
+        "threading.Event().wait(60)",
+        "(folder / 'grown').exists() or (kept := bytearray(b'x' * 300_000_000))\n"
+        "(folder / 'grown').touch(); threading.Event().wait(60)",
+    )
+    supervisor = run(
+        plan(
+            tmp_path,
+            "broker",
+            kind=ProcessKind.BROKER,
+            script=grows,
+            is_memory_only=True,
+            max_memory_bytes=200_000_000,
+        ),
+        plan(tmp_path, "judging"),
+        prepare_broker=lambda: prepared.append("prepared"),
+    )
+    wait_until(supervisor, lambda: all(is_back(supervisor, n) for n in ("broker", "judging")))
+    assert (tmp_path / "journal").read_text().split() == ["judging", "broker"]
+    assert len(prepared) == 2
+    assert state(supervisor, "broker").num_restarts == 1
 
 
 def test_broker_that_keeps_its_data_is_only_restarted(tmp_path: Path, run: Run) -> None:

@@ -8,7 +8,13 @@ from typing import Final
 
 from deltawheel.contracts.errors import DeltawheelError, ExitCode
 from deltawheel.contracts.settings import SupervisorSettings
-from deltawheel.infra.processes import GuardedProcess, ProcessId, spawn_guarded
+from deltawheel.infra.guard import KILLED
+from deltawheel.infra.processes import (
+    GuardedProcess,
+    ProcessId,
+    resident_bytes,
+    spawn_guarded,
+)
 from deltawheel.ops.supervisor.background import BackgroundCall
 from deltawheel.ops.supervisor.lifecycle import GiveUp, Lifecycle, Phase, RestartRules
 from deltawheel.ops.supervisor.plan import ProcessKind, ProcessPlan
@@ -53,8 +59,8 @@ class Child:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has answered since its last start."""
-        return self.lifecycle.phase is Phase.READY
+        """Whether it has answered since its last start, and is not about to stop."""
+        return self.lifecycle.phase is Phase.READY and self._halt_deadline_s is None
 
     @property
     def refuses_settings(self) -> bool:
@@ -65,6 +71,12 @@ class Child:
     def process(self) -> GuardedProcess | None:
         """Return the process while there is one."""
         return self._process
+
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether it takes more memory than its plan allows."""
+        limit = self.plan.max_memory_bytes
+        return limit is not None and self.is_ready and resident_bytes(self._members) > limit
 
     def start(self, now_s: float) -> None:
         """Start the process.
@@ -98,8 +110,13 @@ class Child:
             self._halt_deadline_s = None
             self.lifecycle.halt()
         else:
-            is_refusal = status == ExitCode.USAGE
-            self.lifecycle.end(now_s, jitter=jitter(), is_refusal=is_refusal)
+            self.lifecycle.end(
+                now_s,
+                jitter=jitter(),
+                is_refusal=status == ExitCode.USAGE,
+                # A model server that is killed while it loads mostly has too little memory.
+                is_killed=status == KILLED and self.is_service,
+            )
         return True
 
     def check(self, now_s: float, jitter: Callable[[], float]) -> None:

@@ -34,7 +34,8 @@ class RestartRules:
     """Pauses double from `base_s` to `cap_s`, half of each at random; all times in seconds.
 
     Giving up is for a process that was never ready in this run: a wheel that once turned goes on
-    trying, because what broke it may pass.
+    trying, because what broke it may pass. It is for one that ends by itself, too: being killed
+    says nothing of it.
     """
 
     base_s: float
@@ -58,6 +59,7 @@ class Lifecycle:
     num_starts: int = 0
     give_up: GiveUp | None = None
     _num_failures: int = field(default=0, init=False)
+    _num_own_ends: int = field(default=0, init=False)
     _was_ready: bool = field(default=False, init=False)
     _changed_at_s: float = field(default=0.0, init=False)
     _due_at_s: float = field(default=0.0, init=False)
@@ -96,16 +98,24 @@ class Lifecycle:
         return self.phase is Phase.STARTING and waited_s > self.rules.ready_timeout_s
 
     def end(
-        self, now_s: float, *, jitter: float, is_overdue: bool = False, is_refusal: bool = False
+        self,
+        now_s: float,
+        *,
+        jitter: float,
+        is_overdue: bool = False,
+        is_refusal: bool = False,
+        is_killed: bool = False,
     ) -> None:
         """It has ended by itself, or was killed because it was overdue.
 
         `is_refusal` says that its exit status stands for wrong settings: no start can heal that.
+        `is_killed` says that somebody else has ended it.
         """
         was_stable = (
             self.phase is Phase.READY and now_s - self._changed_at_s >= self.rules.stable_after_s
         )
         self._num_failures = 1 if was_stable else self._num_failures + 1
+        self._num_own_ends += not is_killed
         self.give_up = None if self._was_ready else self._judge(is_overdue, is_refusal)
         if self.give_up is not None:
             self.phase = Phase.FAILED
@@ -126,6 +136,6 @@ class Lifecycle:
             return GiveUp.NEVER_ANSWERS
         if is_refusal:
             return GiveUp.REFUSES_SETTINGS
-        if self._num_failures >= self.rules.max_boot_failures:
+        if self._num_own_ends >= self.rules.max_boot_failures:
             return GiveUp.ENDS_WHILE_STARTING
         return None

@@ -64,6 +64,7 @@ class ProcessPlan:
         host: Where it listens.
         ports: What it listens on, as far as the settings fix it.
         is_memory_only: It is a broker that forgets everything when it ends.
+        max_memory_bytes: Past this much resident memory, a memory-only broker is started afresh.
         max_boot_failures: Ends in a row before it was ever ready that end the run.
         run_file: A file that the process writes itself, removed before each start.
     """
@@ -79,6 +80,7 @@ class ProcessPlan:
     host: str = "127.0.0.1"
     ports: tuple[int, ...] = ()
     is_memory_only: bool = False
+    max_memory_bytes: int | None = None
     max_boot_failures: int = 5
     run_file: Path | None = None
 
@@ -130,6 +132,7 @@ def plan_broker(
     settings: Settings, *, make_command: Callable[[], Command], is_ready: Callable[[], bool]
 ) -> ProcessPlan:
     """Return the plan of a broker that `up` starts itself; it stops last."""
+    is_embedded = settings.broker.kind is BrokerKind.EMBEDDED
     return ProcessPlan(
         name="broker",
         kind=ProcessKind.BROKER,
@@ -140,7 +143,8 @@ def plan_broker(
         stop_order=len(SERVICES) + 1,
         host=settings.broker.host,
         ports=(settings.broker.port,),
-        is_memory_only=settings.broker.kind is BrokerKind.EMBEDDED,
+        is_memory_only=is_embedded,
+        max_memory_bytes=settings.broker.max_memory_mb * 1_000_000 if is_embedded else None,
     )
 
 

@@ -67,6 +67,7 @@ class Supervisor:
         self._is_stopped = False
         self._published: tuple[ProcessState, ...] | None = None
         self._next_members_at_s = 0.0
+        self._outgrown: Child | None = None
         become_subreaper()
 
     def __enter__(self) -> Self:
@@ -100,6 +101,7 @@ class Supervisor:
             self._notice_ends(now_s)
             for child in self._children:
                 child.check(now_s, self._random.random)
+            self._renew_outgrown(now_s)
             self._gate.tick(now_s, may_prepare=self._may_prepare())
             self._start_due(now_s)
             self._tell(now_s)
@@ -181,14 +183,28 @@ class Supervisor:
             state = child.state()
             log.warning("%s ended (status %s): %s", state.name, state.last_status, state.phase)
         if any(child.plan.is_memory_only for child in ended):
-            self._gate.close()
-            for child in self._services():
-                child.halt(now_s + min(HALT_TIMEOUT_S, self._settings.stop_timeout_s))
+            self._halt_services(now_s)
+
+    def _halt_services(self, now_s: float) -> None:
+        self._gate.close()
+        for child in self._services():
+            child.halt(now_s + min(HALT_TIMEOUT_S, self._settings.stop_timeout_s))
+
+    def _renew_outgrown(self, now_s: float) -> None:
+        """Start a broker that keeps everything in memory afresh, once no service runs.
+
+        `_tell` looks how large it is; what is owed is published from the store afterwards.
+        """
+        if self._outgrown is not None and self._is_silent():
+            self._outgrown.halt(now_s + HALT_TIMEOUT_S)
+            self._outgrown = None
 
     def _may_prepare(self) -> bool:
         brokers = [c for c in self._children if c.plan.kind is ProcessKind.BROKER]
-        is_silent = all(child.process is None for child in self._services())
-        return is_silent and all(child.is_ready for child in brokers)
+        return self._is_silent() and all(child.is_ready for child in brokers)
+
+    def _is_silent(self) -> bool:
+        return all(child.process is None for child in self._services())
 
     def _services(self) -> list[Child]:
         return [child for child in self._children if child.is_service]
@@ -205,6 +221,10 @@ class Supervisor:
             kill_adopted_orphans()  # collects, too, what had not quite died at the last sweep
             for child in self._children:
                 child.refresh_members()
+                if self._gate.is_open and child.has_outgrown:
+                    log.warning("%s has outgrown its memory, and starts afresh", child.plan.name)
+                    self._outgrown = child
+                    self._halt_services(now_s)
         states = self._states()
         if states == self._published:
             return
