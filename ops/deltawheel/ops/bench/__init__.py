@@ -1,0 +1,1 @@
+"""Benches: simulation, chaos, and throughput of the stream."""

@@ -1,0 +1,1 @@
+"""How long the audit takes over a store of a given size."""

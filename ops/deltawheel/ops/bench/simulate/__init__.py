@@ -1,0 +1,1 @@
+"""The whole wheel in memory and virtual time, played from one seed."""

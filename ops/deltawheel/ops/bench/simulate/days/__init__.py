@@ -1,0 +1,1 @@
+"""Many virtual days: cycles, promotions, rollbacks by hand, drift, and an outage a day."""
