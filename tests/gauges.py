@@ -25,6 +25,7 @@ def gauges_of_rows(store: Store) -> Gauges:
         "traces": progress.traces,
         "judgements": progress.judgements,
         "dead_letters": progress.dead_letters,
+        "unmoved_dead_letters": progress.unmoved_letters,
         "tie_share": ties / (closed or 1),
         "quarantine_share": outcomes["quarantined",] / (closed or 1),
         "dead_letter_share": outcomes["dead-lettered",] / (closed or 1),

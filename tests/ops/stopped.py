@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from deltawheel.contracts.cycle import Cycle, CycleState, StepName, StepState
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.settings import Settings
@@ -59,7 +60,7 @@ def a_stopped_wheel(folder: Path) -> Path:
             GroupEnd(closing=a_closing(UNPAIRED, outcome=Outcome.UNPAIRED)),
         ]
     )
-    store.add_dead_letter(a_dead_letter())
+    store.bury([Burial(a_dead_letter())])
     members = (a_generator("weak"), a_generator("strong"), a_generator("mid"))
     store.add_pool_events([a_pool_event(member) for member in members])
     add_rejected_cycle(store)

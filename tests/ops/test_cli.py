@@ -16,15 +16,17 @@ import pytest
 import yaml
 
 from deltawheel.contracts.cycle import CycleState, StepName, StepState
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.settings.template import settings_template
 from deltawheel.infra import wiring
 from deltawheel.ops.cli import cli
 from deltawheel.ops.demo.world import demo_settings, prepare_home
 from tests.infra.store.stored import add_judged
-from tests.ops.stopped import PAIRED, a_config, a_stopped_wheel, database, settings_in
+from tests.ops.stopped import OPEN, PAIRED, a_config, a_stopped_wheel, database, settings_in
 from tests.ops.terminals import CONTROL, STYLE, Done, Shell
 from tests.records import (
     a_cycle,
+    a_dead_letter,
     a_generator,
     a_pair,
     a_paired_end,
@@ -33,7 +35,7 @@ from tests.records import (
     seconds,
 )
 
-PAIR, CYCLE = a_pair(PAIRED), a_cycle("first")
+PAIR, CYCLE, LETTER = a_pair(PAIRED), a_cycle("first"), a_dead_letter()
 READING: tuple[tuple[str, ...], ...] = (
     ("status",),
     ("pairs", "list"),
@@ -41,6 +43,8 @@ READING: tuple[tuple[str, ...], ...] = (
     ("cycle", "list"),
     ("cycle", "show", CYCLE.cycle_id),
     ("generators", "list"),
+    ("dead-letters", "list"),
+    ("dead-letters", "show", LETTER.letter_id),
     ("audit",),
 )
 ASKING_THE_STORE = pytest.mark.parametrize("command", READING, ids=" ".join)
@@ -136,7 +140,7 @@ def test_every_option_says_what_it_does(path: tuple[str, ...], shell: Shell) -> 
 
 def test_help_lists_every_command_with_one_sentence(shell: Shell) -> None:
     listed = re.findall(
-        r"^  (\w+)  +(.+(?:\n   .+)*)", shell.run("-h").out.split("Commands:")[1], re.MULTILINE
+        r"^  ([\w-]+)  +(.+(?:\n   .+)*)", shell.run("-h").out.split("Commands:")[1], re.MULTILINE
     )
     assert [name for name, _ in listed] == [path[0] for path in COMMANDS if len(path) == 1]
     for name, said in listed:
@@ -303,13 +307,38 @@ def test_audit_of_an_honest_wheel_is_clean(wheel: Shell) -> None:
         "outcomes": {"paired": 1, "quarantined": 1, "unpaired": 1},
         "in_flight": 1,
         "oldest_in_flight_at": "2026-01-01T00:00:00+00:00",
+        "stages": {
+            "closing": {
+                "prompts": 1,
+                "oldest_at": "2026-01-01T00:00:00+00:00",
+                "oldest_prompt_id": OPEN.prompt_id,
+                "oldest_round": 0,
+            }
+        },
+        "num_findings": 0,
         "findings": [],
+        "offsets": None,
+        "offsets_unknown_because": "no wheel runs here, so its own broker does not run either",
+        "topics": None,
         "is_clean": True,
     }
     done = wheel.run("audit")
     assert done.code == 0
     assert "every prompt is accounted for" in done.out
+    assert "topics: how far they are read is not known: no wheel runs here" in done.out
     assert ["paired", "1"] in [line.split() for line in done.out.splitlines()]
+
+
+def test_deep_audit_reads_payloads_where_the_topics_cannot_be_read(
+    falsifiable: Path, shell: Shell
+) -> None:
+    assert shell.on(falsifiable).run("audit", "--deep").code == 0
+    with closing(sqlite3.connect(database(falsifiable))) as file, file:
+        file.execute("UPDATE pairs SET chosen_generator = 'mid'")
+    assert shell.on(falsifiable).run("audit").code == 0
+    done = shell.on(falsifiable).run("audit", "--deep")
+    assert done.code == 1
+    assert "pairs.chosen_generator is 'mid', but its payload says 'strong'" in done.out
 
 
 @pytest.mark.parametrize(
@@ -324,6 +353,11 @@ def test_audit_of_an_honest_wheel_is_clean(wheel: Shell) -> None:
             "DELETE FROM judgements WHERE slot = 0 AND prompt_id = ?",
             "missing",
             "2 slots ended judged, but 1 judgements",
+        ),
+        (
+            "UPDATE prompts SET closed_at = NULL WHERE prompt_id = ?",
+            "contradictory",
+            "prompts.closed_at says otherwise than the closings: closed as paired",
         ),
         (
             "DELETE FROM closings WHERE prompt_id = ?",
@@ -341,12 +375,12 @@ def test_audit_names_the_prompt_whose_rows_were_falsified_and_exits_1(
     assert done.code == 1
     audit = json.loads(done.out)
     assert audit["is_clean"] is False
-    assert audit["findings"] == [
-        {"kind": kind, "prompt_id": PAIRED.prompt_id, "round": 0, "fact": fact}
-    ]
+    named = {"kind": kind, "prompt_id": PAIRED.prompt_id, "round": 0, "attempt": 1, "fact": fact}
+    assert named in [{name: one[name] for name in named} for one in audit["findings"]]
+    assert any(row.startswith("slot 0 ") for one in audit["findings"] for row in one["rows"])
     told = shell.on(falsifiable).run("audit")
     assert told.code == 1
-    assert "1 findings" in told.out
+    assert f"{audit['num_findings']} findings" in told.out
     assert PAIRED.prompt_id in told.out
     assert fact in told.out
     assert "accounted for" not in told.out
@@ -554,6 +588,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.close_groups([])
     member = a_generator("strong", revision=f"r1{ESCAPES}")
     store.add_pool_events([a_pool_event(member)])
+    store.bury([Burial(HOSTILE_LETTER)])
     cycle = store.add_cycle(a_cycle("first"))
     store.begin_step(
         cycle.cycle_id, StepName.TRAIN, token="t", at=seconds(1), lease_until=seconds(2)
@@ -573,10 +608,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HOSTILE_PAIR = a_pair(a_prompt(HOSTILE))
+HOSTILE_LETTER = a_dead_letter(HOSTILE.encode()).model_copy(
+    update={"reason": HOSTILE, "key": HOSTILE.encode(), "headers": ((HOSTILE, HOSTILE.encode()),)}
+)
+HOSTILE_IDS = {PAIR.pair_id: HOSTILE_PAIR.pair_id, LETTER.letter_id: HOSTILE_LETTER.letter_id}
 
 
 def on_hostile(shell: Shell, hostile: Path, command: tuple[str, ...], *options: str) -> Done:
-    named = tuple(HOSTILE_PAIR.pair_id if part == PAIR.pair_id else part for part in command)
+    named = tuple(HOSTILE_IDS.get(part, part) for part in command)
     done = shell.on(hostile).run(*named, *options, at_terminal=True)
     assert done.code == 0, done.err
     return done
@@ -608,6 +647,14 @@ def test_markup_in_texts_of_others_is_shown_as_it_is(shell: Shell, hostile: Path
     assert MARKUP in STYLE.sub("", listed)
     cycle = STYLE.sub("", on_hostile(shell, hostile, ("cycle", "show", CYCLE.cycle_id)).out)
     assert cycle.count(SHOWN.replace(r"\x00", "\N{REPLACEMENT CHARACTER}")) == 2
+
+
+def test_bytes_of_others_are_shown_as_text_that_only_shows(shell: Shell, hostile: Path) -> None:
+    shown = on_hostile(shell, hostile, ("dead-letters", "show", LETTER.letter_id)).out
+    assert f"key       {SHOWN}\n" in shown
+    assert f"header    {SHOWN}: {SHOWN}\n" in shown
+    assert f"    {SHOWN}\n" in shown
+    assert MARKUP in STYLE.sub("", on_hostile(shell, hostile, ("dead-letters", "list")).out)
 
 
 def test_texts_of_others_are_in_json_what_they_were(shell: Shell, hostile: Path) -> None:

@@ -67,7 +67,7 @@ class Held:
 
     def key_has_ended(self, prompt_id: str) -> bool:
         return any(
-            row.key.prompt_id == prompt_id and row.closings for row in self.wheel.store.evidence()
+            row.key.prompt_id == prompt_id and row.is_closed for row in self.wheel.store.evidence()
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,13 +54,14 @@ def restarts(wheel: Wheel, name: str) -> int:
     return number
 
 
-def assert_all_paired(wheel: Wheel, number: int) -> None:
+def assert_all_paired(wheel: Wheel, number: int, *, restarts_allowed: bool = False) -> None:
     wheel.drained()
     audit = wheel.cli("audit")
     assert (audit["outcomes"], audit["is_clean"]) == ({"paired": number}, True)
     assert wheel.cli("status")["dead_letters"] == 0
     services = [process for process in wheel.run["processes"] if process["kind"] == "service"]
-    assert [process["num_restarts"] for process in services] == [0] * 6
+    if not restarts_allowed:
+        assert [process["num_restarts"] for process in services] == [0] * 6
 
 
 def test_wheel_on_postgres_loses_nothing_when_the_database_restarts(tmp_path: Path) -> None:
@@ -105,6 +107,25 @@ def test_wheel_runs_a_postgres_of_its_own_and_keeps_it(open_home: Path) -> None:
         assert "start it with deltawheel up" in said.stderr
         with running_up(open_home, settings) as wheel:
             assert len(wheel.cli("pairs", "list", "--limit", "300")) == 100
+    assert processes_of(open_home) == []
+
+
+def test_postgres_that_dies_while_the_wheel_starts_is_waited_for(open_home: Path) -> None:
+    require("postgres")
+    pid_file = open_home / "state" / "postgres" / "data" / "postmaster.pid"
+
+    def kill_once_ready() -> None:
+        wait_for(lambda: pid_file.is_file() and "ready" in pid_file.read_text())
+        psutil.Process(int(pid_file.read_text().split()[0])).kill()
+
+    with endpoints() as others:
+        killer = threading.Thread(target=kill_once_ready)
+        killer.start()
+        with running_up(open_home, {**others, "store": {"kind": "local-postgres"}}) as wheel:
+            killer.join()
+            assert restarts(wheel, "postgres") == 1
+            wheel.submit(prompts(0, 20))
+            assert_all_paired(wheel, 20, restarts_allowed=True)
     assert processes_of(open_home) == []
 
 

@@ -22,9 +22,12 @@ _COMMANDS = {
     "versions": ("versions", "List the registered models and who is champion."),
     "generators": ("generators", "List the members of the pool."),
     "pairs": ("pairs", "List and show stored preference pairs."),
+    "dead-letters": ("dead_letters", "List, show, replay and drop what could not be processed."),
     "audit": ("audit", "Account for every accepted prompt; exit 1 if one is not."),
+    "resume": ("resume", "Go on with partitions that were halted."),
     "migrate": ("migrate", "Bring the store's schema up to date, or back."),
     "config": ("config", "Check, show and explain settings."),
+    "bench": ("bench", "Simulate, kill and measure a wheel."),
     "sandbox": ("sandbox", "Build the sandbox world's models."),
 }
 

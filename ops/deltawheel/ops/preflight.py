@@ -7,7 +7,7 @@ from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
 from deltawheel.infra import wiring
-from deltawheel.infra.credentials import endpoint_keys, gateway_token
+from deltawheel.infra.credentials import broker_password, endpoint_keys, gateway_token
 from deltawheel.infra.declared_pool import adapter_folder
 from deltawheel.infra.vllm_server import base_folder
 from deltawheel.pipelines.items import load_suites
@@ -21,9 +21,14 @@ def require_secrets(settings: Settings) -> None:
     """Make sure that the environment holds every secret that the settings ask for.
 
     Raises:
-        ConfigError: the gateway's token or an endpoint's key is missing; one line for each.
+        ConfigError: the gateway's token, the broker's password or an endpoint's key is missing; one
+            line for each.
     """
-    checks = (partial(gateway_token, settings.gateway), partial(endpoint_keys, settings))
+    checks = (
+        partial(gateway_token, settings.gateway),
+        partial(broker_password, settings.broker),
+        partial(endpoint_keys, settings),
+    )
     if faults := [fault for check in checks for fault in _fault_of(check)]:
         raise ConfigError("\n".join(faults))
 
@@ -34,6 +39,8 @@ def file_faults(settings: Settings) -> list[str]:
 
 
 def _file_checks(settings: Settings) -> Iterator[Check]:
+    if settings.broker.security.protocol.has_tls:
+        yield partial(wiring.check_certificates, settings)
     for server in settings.servers:
         yield partial(base_folder, server)
     for generator in settings.generators:

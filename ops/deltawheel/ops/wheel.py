@@ -1,13 +1,13 @@
 """One wheel on this machine: its state claimed, its ports fixed, its processes supervised."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from deltawheel.contracts.clock import Clock
-from deltawheel.contracts.errors import ExitCode
+from deltawheel.contracts.errors import ExitCode, RetryLaterError
 from deltawheel.contracts.pool import declaration_events
 from deltawheel.contracts.settings import BrokerKind, Settings
 from deltawheel.contracts.store import Store
@@ -31,8 +31,18 @@ from deltawheel.services.curation.owed import republish_all
 __all__ = ["RunningWheel", "run_until_stopped", "running_wheel"]
 
 READY_TIMEOUT_S: Final = 600.0
+STORE_TIMEOUT_S: Final = 20.0
+_STORE_RETRY_S: Final = 0.5
+
+T = TypeVar("T")
 
 Say = Callable[[str], None]
+Cast = Callable[[Sequence[ProcessPlan]], Sequence[ProcessPlan]]
+"""Says which processes a wheel runs in place of the usual ones."""
+
+
+def _whole_cast(plans: Sequence[ProcessPlan]) -> Sequence[ProcessPlan]:
+    return plans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +62,13 @@ class RunningWheel:
 
 
 @contextmanager
-def running_wheel(settings: Settings, *, say: Say) -> Iterator[RunningWheel]:
+def running_wheel(
+    settings: Settings, *, say: Say, cast: Cast = _whole_cast
+) -> Iterator[RunningWheel]:
     """Start a wheel's supervisor; whatever happens inside, every process has ended afterwards.
 
     What an earlier run left is reaped first, and the pool is compared with the settings. The
-    processes begin when the caller begins to tick the supervisor.
+    processes begin when the caller begins to tick the supervisor; benches `cast` others than usual.
 
     Raises:
         ConfigError: another wheel runs on this home, a port is in use, a setting is wrong, or a
@@ -77,11 +89,11 @@ def running_wheel(settings: Settings, *, say: Say) -> Iterator[RunningWheel]:
         run_file.begin(settings)
         board = StateBoard(run_file.publish)
         stack.enter_context(own_database(settings, clock, publish=board.part("database"), say=say))
-        store = wiring.open_store(settings)
+        store = _patiently(lambda: wiring.open_store(settings), clock)
         stack.callback(store.close)
-        declare_pool(settings, store, clock)
+        _patiently(lambda: declare_pool(settings, store, clock), clock)
         supervisor = Supervisor(
-            make_plans(settings, settings_file, broker=_broker_plan(settings)),
+            cast(make_plans(settings, settings_file, broker=_broker_plan(settings))),
             settings=settings.supervisor,
             clock=clock,
             random=wiring.system_random(),
@@ -93,6 +105,22 @@ def running_wheel(settings: Settings, *, say: Say) -> Iterator[RunningWheel]:
         yield RunningWheel(
             settings=settings, store=store, supervisor=supervisor, clock=clock, stop=stop
         )
+
+
+def _patiently(ask_store: Callable[[], T], clock: Clock) -> T:
+    """Ask the store, and again for a while: one of our own that has died is started again.
+
+    Raises:
+        RetryLaterError: it is away still.
+    """
+    deadline_s = clock.monotonic() + STORE_TIMEOUT_S
+    while True:
+        try:
+            return ask_store()
+        except RetryLaterError:
+            if clock.monotonic() >= deadline_s:
+                raise
+        clock.wait(_STORE_RETRY_S)
 
 
 def declare_pool(settings: Settings, store: Store, clock: Clock) -> None:

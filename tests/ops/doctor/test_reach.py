@@ -18,6 +18,7 @@ from aiohttp import web
 
 from deltawheel.contracts.settings import BrokerKind, Settings
 from deltawheel.infra import wiring
+from deltawheel.infra.credentials import BROKER_PASSWORD_VARIABLE
 from deltawheel.infra.listening import find_free_port
 from deltawheel.infra.stub_model_server import ANSWERS, StubModelServer
 from deltawheel.ops.doctor.findings import Check, Finding, Level, Site
@@ -31,8 +32,9 @@ from deltawheel.ops.doctor.reach import (
 from deltawheel.ops.supervisor.runfile import RunRecord
 from tests.components import require
 from tests.infra.test_brokers import a_kafka
-from tests.infra.test_bus_contract import a_broker
+from tests.infra.test_bus_contract import a_broker, find_kafka
 from tests.ops.doctor.sites import KAFKA_IMPORTED, a_site, a_store, examined, listed, only
+from tests.secured_kafka import PASSWORD, USER, secured_kafka
 
 pytestmark = KAFKA_IMPORTED
 
@@ -223,7 +225,12 @@ def test_listener_that_speaks_no_plain_kafka_is_told_with_both_causes(tmp_path: 
     assert found.level is Level.FAILURE
     assert "takes connections, but" in found.found
     assert "Unable to bootstrap" in found.found
-    assert "no Kafka listens there, or its listener asks for TLS or SASL" in found.found
+    assert (
+        "no Kafka listens there, or its listener asks for more than broker.security" in found.found
+    )
+    assert str(found.todo).startswith(
+        "name a listener in broker.bootstrap that speaks this protocol"
+    )
 
 
 @pytest.mark.integration
@@ -242,6 +249,71 @@ def test_broker_elsewhere_is_really_asked_for_its_topics(tmp_path: Path) -> None
     assert half.level is Level.WARNING
     assert f"127.0.0.1:{dead} does not (Connection refused)" in half.found
     assert running.found == f"embedded broker at 127.0.0.1:{port} answers"
+
+
+def test_broker_elsewhere_in_the_open_is_a_warning(tmp_path: Path) -> None:
+    found = examined(
+        check_broker,
+        a_site(tmp_path, broker={"kind": BrokerKind.KAFKA, "bootstrap": "kafka.invalid:9092"}),
+    )
+    assert [one.level for one in found] == [Level.WARNING, Level.FAILURE]
+    assert (
+        found[0].found
+        == "what goes to kafka.invalid:9092 can be read on the way (protocol plaintext)"
+    )
+    assert "sasl-ssl" in str(found[0].todo)
+
+
+def test_missing_password_of_the_broker_is_a_failure_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BROKER_PASSWORD_VARIABLE, raising=False)
+    security = {"protocol": "sasl-ssl", "mechanism": "PLAIN", "username": "me"}
+    with a_silent_listener() as port:
+        broker = {"kind": "kafka", "bootstrap": f"127.0.0.1:{port}", "security": security}
+        found = only(check_broker, a_site(tmp_path, broker=broker))
+    assert found.level is Level.FAILURE
+    assert f"the environment variable {BROKER_PASSWORD_VARIABLE} is not set" in found.found
+    assert found.todo == "set it to the password of user 'me'"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(120)
+def test_tls_and_password_and_rights_are_really_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_kafka(monkeypatch)
+    monkeypatch.setenv(BROKER_PASSWORD_VARIABLE, PASSWORD)
+    folder = tmp_path / "kafka"
+    folder.mkdir()
+    with secured_kafka(folder) as kafka:
+
+        def site(**security: str) -> Site:
+            broker = kafka.settings(**security)
+            return replace(a_site(tmp_path, wheel="w", broker=broker), timeout_s=4)
+
+        answering, topics, group = examined(check_broker, site())
+        assert answering.found.startswith(
+            f"{kafka.sasl} answers over sasl-ssl as {USER} (SCRAM-SHA-5"
+        )
+        assert f"lets user '{USER}' not use w.dead-letters, " in topics.found
+        assert str(topics.todo).startswith(
+            "grant READ, WRITE and DESCRIBE on topics with the prefix"
+        )
+        assert f"lets user '{USER}' not join w.generation" in group.found
+        assert {topics.level, group.level} == {Level.FAILURE}
+        kafka.grant(USER, wheel="w")
+        assert only(check_broker, site()).level is Level.OK
+        untrusted = only(check_broker, site(ca_file=str(folder / "other-ca.pem")))
+        assert "is not trusted by" in untrusted.found
+        assert untrusted.todo == "let broker.security.ca_file name the authority that has signed it"
+        monkeypatch.setenv(BROKER_PASSWORD_VARIABLE, "wrong-one")
+        refused = only(check_broker, site())
+        assert f"refuses user '{USER}' with SCRAM-SHA-512" in refused.found
+        assert str(refused.todo).startswith(
+            f"put the right password into {BROKER_PASSWORD_VARIABLE}"
+        )
+        assert "wrong-one" not in refused.found
 
 
 # Model servers

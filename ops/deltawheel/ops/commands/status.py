@@ -1,18 +1,22 @@
 """`deltawheel status`."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deltawheel.ops.console import age, json_option, print_json, print_table, settings_of
+from deltawheel.ops.console import age, json_option, plain, print_json, print_table, settings_of
 
 if TYPE_CHECKING:
     from deltawheel.contracts.cycle import Cycle
+    from deltawheel.contracts.letters import LetterEntry
     from deltawheel.contracts.store import Progress
     from deltawheel.ops.supervisor.runfile import RunRecord
 
 __all__ = ["command"]
+
+_CUT = 200
 
 
 @click.command("status")
@@ -21,6 +25,7 @@ __all__ = ["command"]
 def command(context: click.Context, as_json: bool) -> None:
     """Show the processes, how far the prompts are, and the current cycle; running or stopped."""
     from deltawheel.infra import wiring
+    from deltawheel.ops.interruptions_view import find_interruptions
     from deltawheel.ops.supervisor.runfile import metrics_urls, read_run
 
     settings = settings_of(context)
@@ -29,14 +34,22 @@ def command(context: click.Context, as_json: bool) -> None:
     with wiring.reading(settings) as store:
         progress = store.progress()
         cycle = next(iter(store.cycles(1)), None)
+        with closing(store.letter_entries()) as entries:
+            waiting = next(entries, None)
+        now = wiring.system_clock().now()
+        held_up = find_interruptions(store, now=now)
     if as_json:
-        print_json(_as_json(run, metrics, progress, cycle))
+        print_json(_as_json(run, metrics, progress, cycle, waiting) | held_up.as_json())
         return
     if run is None:
         click.echo(f"wheel {settings.wheel} is stopped; `deltawheel up` starts it")
     else:
         _show_run(settings.wheel, run, metrics)
     _show_rows(progress)
+    if waiting:
+        _show_waiting(waiting)
+    for line in held_up.lines(now):
+        click.echo(plain(line))
     if cycle:
         _show_cycle(cycle)
 
@@ -46,7 +59,10 @@ def _as_json(
     metrics: Mapping[str, str],
     progress: "Progress",
     cycle: "Cycle | None",
+    waiting: "LetterEntry | None",
 ) -> dict[str, Any]:
+    from deltawheel.ops.letter_view import entry_json
+
     return {
         "is_running": run is not None,
         "run": run.model_dump(mode="json") if run else None,
@@ -59,6 +75,8 @@ def _as_json(
         "pairs": progress.pairs,
         "quarantined": dict(progress.quarantined),
         "dead_letters": progress.dead_letters,
+        "unmoved_dead_letters": progress.unmoved_letters,
+        "newest_dead_letter": entry_json(waiting) if waiting else None,
         "completion_tokens": progress.completion_tokens,
         "outcomes": {outcome.value: n for outcome, n in progress.outcomes.items()},
         "unpaired": {cause.value: n for cause, n in progress.unpaired.items()},
@@ -96,8 +114,17 @@ def _show_rows(progress: "Progress") -> None:
         *((f"unpaired, {cause.value}", count) for cause, count in progress.unpaired.items()),
         ("open", f"{progress.prompts - progress.closed} (oldest {waiting})"),
         ("dead letters", progress.dead_letters),
+        ("not replayed or dropped", progress.unmoved_letters),
     ]
     print_table("rows", ("what", "count"), rows)
+
+
+def _show_waiting(entry: "LetterEntry") -> None:
+    where = f"{entry.service}: " if entry.service else ""
+    click.echo(
+        f"newest dead letter {entry.entry_id}: {plain(where + entry.reason[:_CUT])}; "
+        "`deltawheel dead-letters list` shows all"
+    )
 
 
 def _show_cycle(cycle: "Cycle") -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from deltawheel.contracts.errors import DeltawheelError
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
-from deltawheel.ops.doctor import ground, machine, reach
+from deltawheel.ops.doctor import flow, ground, machine, reach
 from deltawheel.ops.doctor.findings import Check, Finding, Level, Site, failure, from_sentence
 from deltawheel.ops.supervisor.runfile import read_killed_run, read_run
 
@@ -32,6 +32,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "run": ground.check_run,
         "ports": ground.check_ports,
         "store": reach.check_store,
+        "flow": flow.check_flow,
         "broker": reach.check_broker,
         "servers": reach.check_servers,
         "models": reach.check_models,

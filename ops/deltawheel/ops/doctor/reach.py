@@ -12,7 +12,12 @@ from typing import Final
 
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
-from deltawheel.contracts.settings import BrokerKind, GeneratorSettings, Settings
+from deltawheel.contracts.settings import (
+    BrokerKind,
+    BrokerSecurity,
+    GeneratorSettings,
+    Settings,
+)
 from deltawheel.contracts.topics import Topic
 from deltawheel.ops.doctor.findings import (
     Finding,
@@ -28,6 +33,8 @@ __all__ = ["check_broker", "check_models", "check_registry", "check_servers", "c
 
 _MOST_NAMES: Final = 8
 _SQLITE: Final = "sqlite:///"
+_READERS: Final = ("generation", "judging", "curation", "monitoring")
+"""The services that read topics, each as the group of its name."""
 
 
 def check_store(site: Site) -> Iterator[Finding]:
@@ -78,7 +85,7 @@ def _file_of(url: str) -> Path | None:
 def check_broker(site: Site) -> Iterator[Finding]:
     """Ask the broker, or look at the program that would be started."""
     if site.settings.broker.kind is BrokerKind.KAFKA:
-        yield _remote_broker(site)
+        yield from _remote_broker(site)
     elif site.run is not None:
         yield _running_broker(site.settings, site.run.broker)
     else:
@@ -100,24 +107,58 @@ def _running_broker(settings: Settings, address: str) -> Finding:
     )
 
 
-def _remote_broker(site: Site) -> Finding:
-    from deltawheel.infra.kafka_probe import list_topics, unreachable_brokers
+def _remote_broker(site: Site) -> Iterator[Finding]:
+    from deltawheel.infra.kafka_access import BrokerRefusalError
+    from deltawheel.infra.kafka_probe import is_on_this_machine, list_topics
 
-    bootstrap = site.settings.broker.bootstrap or ""
-    try:
-        topics = list_topics(bootstrap, timeout_s=site.timeout_s)
-    except RetryLaterError as error:
-        return failure(str(error), "start the broker, or correct broker.bootstrap")
-    except ConfigError as error:
-        return failure(
-            str(error), "name a listener in broker.bootstrap that speaks Kafka without TLS or SASL"
+    broker = site.settings.broker
+    bootstrap, protocol = broker.bootstrap or "", broker.security.protocol
+    if not (protocol.has_tls or is_on_this_machine(bootstrap)):
+        yield warning(
+            f"what goes to {bootstrap} can be read on the way (protocol {protocol})",
+            "set broker.security.protocol: ssl or sasl-ssl, and name a listener with TLS",
         )
+    try:
+        topics = list_topics(bootstrap, broker=broker, timeout_s=site.timeout_s)
+    except (BrokerRefusalError, ConfigError) as error:
+        yield from_sentence(error)
+    except RetryLaterError as error:
+        yield failure(str(error), "start the broker, or correct broker.bootstrap")
+    else:
+        yield _answering_broker(site, bootstrap, topics)
+        yield from map(from_sentence, _missing_rights(site, bootstrap))
+
+
+def _answering_broker(site: Site, bootstrap: str, topics: frozenset[str]) -> Finding:
+    from deltawheel.infra.kafka_probe import unreachable_brokers
+
+    security = site.settings.broker.security
     there = sum(topic.of(site.settings.wheel) in topics for topic in Topic)
-    found = f"{bootstrap} answers, {there} of the wheel's {len(Topic)} topics are there"
+    spoken = "" if security == BrokerSecurity() else f" over {_spoken(security)}"
+    found = f"{bootstrap} answers{spoken}, {there} of the wheel's {len(Topic)} topics are there"
     if down := unreachable_brokers(bootstrap, timeout_s=site.timeout_s):
         why = ", ".join(f"{address} does not ({reason})" for address, reason in down.items())
         return warning(f"{found}; {why}", "start these brokers, or take them off broker.bootstrap")
     return ok(found)
+
+
+def _spoken(security: BrokerSecurity) -> str:
+    if security.mechanism is None:
+        return security.protocol.value
+    return f"{security.protocol} as {security.username} ({security.mechanism})"
+
+
+def _missing_rights(site: Site, bootstrap: str) -> list[str]:
+    from deltawheel.infra.kafka_probe import missing_rights
+
+    wheel = site.settings.wheel
+    return missing_rights(
+        bootstrap,
+        broker=site.settings.broker,
+        topics=[topic.of(wheel) for topic in Topic],
+        groups=[f"{wheel}.{service}" for service in _READERS],
+        timeout_s=site.timeout_s,
+    )
 
 
 def check_servers(site: Site) -> Iterator[Finding]:

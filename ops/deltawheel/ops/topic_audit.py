@@ -1,0 +1,94 @@
+"""What topics add to an audit: offsets always, every record of them with `--deep`."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from deltawheel.contracts.topics import Topic
+
+if TYPE_CHECKING:
+    from deltawheel.contracts.settings import Settings
+    from deltawheel.contracts.store import Store
+    from deltawheel.contracts.topic_audit import DeepAudit, GroupOffset
+
+__all__ = ["GROUPS", "compare_topics", "read_offsets"]
+
+GROUPS: Final = {
+    "generation": (Topic.PROMPTS, Topic.PROMOTIONS),
+    "judging": (Topic.TRACES,),
+    "curation": (Topic.JUDGEMENTS,),
+}
+"""The groups that move prompts on, and what each reads."""
+
+_DEEP = (Topic.PROMPTS, Topic.TRACES, Topic.JUDGEMENTS, Topic.PAIRS)
+_BATCH: Final = 500
+_REPORTED_EVERY: Final = 50_000
+_SETTLED: Final = timedelta(minutes=1)
+"""How old a stored pair is before its event is missed: until then it may be on its way."""
+
+
+def read_offsets(settings: "Settings") -> "list[GroupOffset]":
+    """Ask the broker how far each group has read.
+
+    Raises:
+        RetryLaterError: the broker cannot be reached.
+    """
+    from deltawheel.infra import wiring
+
+    settings = _where_it_runs(settings)
+    groups = {
+        f"{settings.wheel}.{group}": [topic.of(settings.wheel) for topic in topics]
+        for group, topics in GROUPS.items()
+    }
+    with wiring.reading_topics(settings) as reader:
+        return reader.offsets(groups)
+
+
+def _where_it_runs(settings: "Settings") -> "Settings":
+    """Name the port on which a running wheel's own broker listens.
+
+    Raises:
+        RetryLaterError: no wheel runs, and so neither does its broker.
+    """
+    from deltawheel.contracts.errors import RetryLaterError
+    from deltawheel.contracts.settings import BrokerKind
+    from deltawheel.ops.supervisor.runfile import read_run
+
+    if settings.broker.kind is BrokerKind.KAFKA:
+        return settings
+    run = read_run(settings)
+    if run is None:
+        raise RetryLaterError("no wheel runs here, so its own broker does not run either")
+    port = int(run.broker.rpartition(":")[2])
+    broker = settings.broker.model_copy(update={"port": port})
+    return settings.model_copy(update={"broker": broker})
+
+
+def compare_topics(
+    settings: "Settings", store: "Store", *, progress: Callable[[str], None], is_drained: bool
+) -> "DeepAudit":
+    """Read every record of the stream's topics, and compare each with the row behind it.
+
+    Args:
+        settings: Whose topics they are.
+        store: Holds the rows.
+        progress: Told how many records have been read.
+        is_drained: Whether curation has read everything, so that no pair's event is on its way.
+
+    Raises:
+        RetryLaterError: the broker cannot be reached.
+    """
+    from deltawheel.contracts.topic_audit import DeepAudit, batches, compare_events, name_unsent
+    from deltawheel.infra import wiring
+
+    audit = DeepAudit()
+    topics = [topic.of(settings.wheel) for topic in _DEEP]
+    with wiring.reading_topics(_where_it_runs(settings)) as reader:
+        for batch in batches(reader.messages(topics), _BATCH):
+            compare_events(batch, store, wheel=settings.wheel, audit=audit)
+            if audit.messages.total() % _REPORTED_EVERY < _BATCH:
+                progress(f"{audit.messages.total()} records of topics")
+    before = wiring.system_clock().now() - _SETTLED
+    if is_drained and audit.pairs_since is not None:
+        name_unsent(store.stored_pairs(since=audit.pairs_since, before=before), audit)
+    return audit
