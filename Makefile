@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup setup-test demo check test schemas clean
+.PHONY: help setup setup-test demo check test schemas chaos clean bench-stream
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,12 @@ check: setup-test  ## lint, types, import rules, unit tests: the fast ring
 
 test: check  ## everything: the fast ring, then real servers
 	$(BIN)/pytest -q -m "integration and not slow"
+
+chaos: setup-test  ## two hundred kills on a real wheel; needs KAFKA_HOME
+	@$(BIN)/deltawheel bench chaos
+
+bench-stream: setup  ## pairs per second, latency and memory, with distilabel beside us
+	@$(BIN)/deltawheel bench stream
 
 schemas: setup-test  ## write the generated files anew
 	$(BIN)/python -m deltawheel.contracts.generated
