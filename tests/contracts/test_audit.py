@@ -13,7 +13,6 @@ from tests.records import T0
 
 PAIRED = Evidence(
     key=PromptKey("prompt_1", 0),
-    accepted_at=T0,
     opened_at=T0,
     num_slots=2,
     traces=2,

@@ -242,7 +242,7 @@ def resume_generation(wheel: Wheel) -> None:
 
 def test_requests_to_a_killed_vllm_are_asked_again(held: Held) -> None:
     wheel = held.wheel
-    ids = held.submit(list(demo_prompts(200, seed=7)))
+    ids = held.submit(list(demo_prompts(800, seed=7)))
     traces = wheel.store.progress().traces
     wait_for(lambda: wheel.store.progress().traces > traces, what="vLLM writes traces")
     wheel.kill(wheel.process_of("vllm-local").pid)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Final
 
-from deltawheel.contracts.derivation import Fact, derive_outcome, facts_of
+from deltawheel.contracts.derivation import derive_outcome, facts_of
 from deltawheel.contracts.evidence import (
     KNOWN_OUTCOMES,
     Evidence,
@@ -32,13 +32,8 @@ _MOST_FINDINGS: Final = 10_000
 """How many findings are kept; all are counted."""
 _AT_ONCE: Final = 500
 _REPORTED_EVERY: Final = 50_000
-_SHAPE: Final = 3
+_SHAPE: Final = 2
 """Where an evidence's shape begins: before it stands what tells prompts apart."""
-_COUNTED: Final = {
-    name: Evidence._fields.index(name) - _SHAPE
-    for name in ("traces", "judgements", "pairs", "quarantined")
-}
-_NUM_SLOTS: Final = Evidence._fields.index("num_slots") - _SHAPE
 
 
 class Stage(StrEnum):
@@ -55,7 +50,7 @@ class InFlight:
     """The prompts that wait for the same thing; the oldest one's attempt began at `oldest_at`."""
 
     prompts: int
-    oldest_at: datetime
+    oldest_at: datetime | None
     oldest: PromptKey
 
 
@@ -84,7 +79,9 @@ class Audit:
     @property
     def oldest_in_flight_at(self) -> datetime | None:
         """When the current attempt began at the prompt that waits longest."""
-        return min((stage.oldest_at for stage in self.stages.values()), default=None)
+        return min(
+            (stage.oldest_at for stage in self.stages.values() if stage.oldest_at), default=None
+        )
 
     def add(self, finding: Finding) -> None:
         """Count a finding, and keep it while there is room."""
@@ -99,7 +96,7 @@ class Audit:
             self.stages[stage] = InFlight(prompts=1, oldest_at=row.opened_at, oldest=row.key)
             return
         held.prompts += 1
-        if row.opened_at < held.oldest_at:
+        if row.opened_at and (held.oldest_at is None or row.opened_at < held.oldest_at):
             held.oldest_at, held.oldest = row.opened_at, row.key
 
 
@@ -169,20 +166,20 @@ class _Odd:
 
     def __init__(self) -> None:
         self.keys: dict[PromptKey, None] = {}
-        self._facts: dict[tuple[object, ...], tuple[Fact, ...]] = {}
+        self._odd: dict[tuple[object, ...], bool] = {}
         self._places: dict[PromptKey, list[int]] = {}
 
-    def facts(self, row: Evidence) -> tuple[Fact, ...]:
-        """Return what is wrong with a row; rows of one shape have the same wrong."""
-        shape = row[_SHAPE:]
-        facts = self._facts.get(shape)
-        if facts is None:
-            facts = self._facts[shape] = tuple(facts_of(row))
-        return facts
+    def is_odd(self, row: Evidence, shape: tuple[object, ...]) -> bool:
+        """Tell whether `note` has something to do for a row; rows of one shape are alike in it."""
+        known = self._odd.get(shape)
+        if known is None:
+            known = any(facts_of(row)) or _has_many_pairs(row)
+            self._odd[shape] = known
+        return known
 
     def note(self, row: Evidence, audit: Audit) -> None:
         """Add the findings of one row."""
-        for kind, fact in self.facts(row):
+        for kind, fact in facts_of(row):
             self.keys.setdefault(row.key)
             self._places.setdefault(row.key, []).append(len(audit.findings))
             audit.add(
@@ -194,8 +191,7 @@ class _Odd:
                     attempt=row.attempt,
                 )
             )
-        # Of two slots there is one pair, so that numbers say everything about it.
-        if row.num_slots is not None and row.num_slots > 2 and row.pairs + row.quarantined:
+        if _has_many_pairs(row):
             self.keys.setdefault(row.key)
 
     def name(self, rows: PromptRows, audit: Audit) -> None:
@@ -208,23 +204,38 @@ class _Odd:
             audit.add(finding)
 
 
+def _has_many_pairs(row: Evidence) -> bool:
+    """Tell whether ids must be looked at: of two slots, numbers say everything about the pair."""
+    return (row.num_slots or 0) > 2 and row.pairs + row.quarantined > 0
+
+
 def _examine(rows: Iterable[Evidence], audit: Audit, odd: _Odd, progress: Progress) -> None:
     shapes: Counter[tuple[object, ...]] = Counter()
+    examples: dict[tuple[object, ...], Evidence] = {}
     for row in rows:
         audit.prompts += 1
-        shapes[row[_SHAPE:]] += 1
         if audit.prompts % _REPORTED_EVERY == 0:
             progress(f"{audit.prompts} prompts")
-        if odd.facts(row) or (row.num_slots or 0) > 2:
+        shape: tuple[object, ...] = row[_SHAPE:]
+        shapes[shape] += 1
+        if shape not in examples:
+            examples[shape] = row
+        if odd.is_odd(row, shape):
             odd.note(row, audit)
-        if row.outcome in KNOWN_OUTCOMES:
-            audit.outcomes[Outcome(row.outcome)] += 1
-        elif row.outcome is None:
+        if row.outcome is None:
             audit.note_open(row, _stage(row))
     for shape, number in shapes.items():
-        for name, place in _COUNTED.items():
-            audit.counted[name] += number * int(shape[place] or 0)  # type: ignore[call-overload]
-        audit.counted["num_slots"] += number * (shape[_NUM_SLOTS] is not None)
+        _count(examples[shape], number, audit)
+
+
+def _count(row: Evidence, number: int, audit: Audit) -> None:
+    """Count what so many prompts of one shape have."""
+    if row.outcome in KNOWN_OUTCOMES:
+        audit.outcomes[Outcome(row.outcome)] += number
+    audit.counted["num_slots"] += number * (row.num_slots is not None)
+    audit.counted["outcome"] += number * row.is_closed
+    for name in ("traces", "judgements", "ended_slots", "pairs", "quarantined"):
+        audit.counted[name] += number * int(getattr(row, name))
 
 
 def _parts(keys: Iterable[PromptKey]) -> Iterator[Sequence[PromptKey]]:

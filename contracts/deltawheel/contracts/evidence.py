@@ -41,15 +41,15 @@ class Finding:
 class Evidence(NamedTuple):
     """What is stored of one attempt at one prompt, counted.
 
-    A million prompts come in a few dozen shapes: all fields but the first three are judged
+    A million prompts come in a few dozen shapes: all fields but the first two are judged
     together, and once for each combination. Slot ends, failures and closing are those of the
     attempt; traces, judgements and pairs those of all. `num_transitions` and `attempt` are told by
-    the rows of transitions alone, the marks by the prompt's own row.
+    the rows of transitions alone, the marks by the prompt's own row. `opened_at` is when the
+    attempt began, and None of a first one that has ended.
     """
 
     key: PromptKey
-    accepted_at: datetime
-    opened_at: datetime
+    opened_at: datetime | None
     attempt: int = 1
     num_transitions: int = 0
     is_current: bool = True

@@ -67,7 +67,8 @@ def test_evidence_derives_the_outcome_that_is_stored(store: Store) -> None:
     assert audit.in_flight == 1
     row = rows[paired.key]
     assert (row.num_slots, row.traces, row.judgements) == (2, 2, 2)
-    assert (row.ended_slots, row.judged_slots, row.accepted_at) == (2, 2, T0)
+    assert (row.ended_slots, row.judged_slots) == (2, 2)
+    assert (row.opened_at, rows[waiting.key].opened_at) == (None, T0)
 
 
 def test_evidence_may_be_left_half_read(store: Store) -> None:

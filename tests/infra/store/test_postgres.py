@@ -72,8 +72,8 @@ def test_times_are_read_in_utc_whatever_zone_the_database_has(
     store = opened()
     store.add_prompts([prompt])
     (row,) = store.evidence()
-    assert row.accepted_at == prompt.accepted_at
-    assert row.accepted_at.utcoffset() == prompt.accepted_at.utcoffset()
+    assert row.opened_at == prompt.accepted_at
+    assert row.opened_at.utcoffset() == prompt.accepted_at.utcoffset()
 
 
 def test_key_that_no_index_can_hold_is_the_fault_of_the_record(store: SqlStore) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, RowMapping, Table, select
+from sqlalchemy import Connection, RowMapping, Table, and_, select
 
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.evidence import Finding
@@ -20,7 +20,7 @@ from deltawheel.contracts.record import Record
 from deltawheel.contracts.trace import Trace
 from deltawheel.contracts.transition import Transition
 from deltawheel.infra.store import rows
-from deltawheel.infra.store.part import Row, chunks
+from deltawheel.infra.store.part import Row, chunks, same_prompt
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
     CLOSINGS,
@@ -71,8 +71,22 @@ def contents(connection: Connection, wheel: str) -> Iterator[Finding]:
         with streaming.execute(every) as found:
             for row in found.mappings():
                 yield from _compared(written, row, wheel)
+    yield from _wrong_marks(connection, wheel)
     yield from _unsaid_failures(connection, wheel)
     yield from _deltas(connection, wheel)
+
+
+def _wrong_marks(connection: Connection, wheel: str) -> Iterator[Finding]:
+    """Find prompts that are marked as closed at another time than their closing says."""
+    is_its = and_(same_prompt(CLOSINGS, PROMPTS), CLOSINGS.c.attempt == PROMPTS.c.attempt)
+    wrong = (
+        select(*PROMPTS.columns, CLOSINGS.c.closed_at.label("ended_at"))
+        .join(CLOSINGS, is_its)
+        .where(PROMPTS.c.wheel == wheel, PROMPTS.c.closed_at != CLOSINGS.c.closed_at)
+    )
+    for row in connection.execute(wrong).mappings():
+        fact = f"prompts.closed_at is {row['closed_at']!r}, but it closed at {row['ended_at']!r}"
+        yield _finding(PROMPTS, row, fact)
 
 
 def _unsaid_failures(connection: Connection, wheel: str) -> Iterator[Finding]:

@@ -77,6 +77,8 @@ COUNTED = {
     "judgements": JUDGEMENTS,
     "pairs": PAIRS,
     "quarantined": QUARANTINE,
+    "ended_slots": SLOT_ENDS,
+    "outcome": CLOSINGS,
 }
 """Tables whose rows evidence counts: none is a stray where all of them have been counted."""
 
@@ -120,12 +122,12 @@ def _finding(kind: FindingKind, fact: str, table: Table, row: Any) -> Finding:  
 
 def _orphans(uncounted: Collection[Table]) -> Iterator[_Search]:
     """Find rows whose prompt, trace, pair or transition is not there."""
-    for table in (*uncounted, SLOT_ENDS, PROMPT_FAILURES, CLOSINGS, TRANSITIONS):
+    for table in (*uncounted, PROMPT_FAILURES, TRANSITIONS):
         prompt = table.c.prompt_id, table.c.round
         yield _without(table, PROMPTS, same_prompt(table, PROMPTS), by=prompt)
     for one, other in ((QUARANTINE, QUARANTINE_REASONS), (QUARANTINE_REASONS, QUARANTINE)):
         yield _without(one, other, one.c.pair_id == other.c.pair_id)
-    for table in (SLOT_ENDS, PROMPT_FAILURES, CLOSINGS):
+    for table in {SLOT_ENDS, CLOSINGS} & {*uncounted} | {PROMPT_FAILURES}:
         opened = and_(same_prompt(table, TRANSITIONS), table.c.attempt == TRANSITIONS.c.attempt)
         yield _without(table, TRANSITIONS, opened, table.c.attempt > 1)
 
