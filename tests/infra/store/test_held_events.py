@@ -1,5 +1,6 @@
 """The rows behind events: what an audit of topics compares them with."""
 
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.events import event_id
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.store import GroupEnd, Store
@@ -62,7 +63,7 @@ def test_event_without_a_row_or_with_an_impossible_id_finds_nothing(store: Store
 
 
 def test_payloads_of_dead_letters_are_known(store: Store) -> None:
-    store.add_dead_letter(a_dead_letter(b"\xff"))
+    store.bury([Burial(a_dead_letter(b"\xff"))])
     assert store.dead_values([b"\xff", b"alive"]) == {b"\xff"}
 
 

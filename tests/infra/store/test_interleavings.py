@@ -149,7 +149,7 @@ def finish(store: Store) -> None:
         STEPS[name](store)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(order=st.lists(st.sampled_from(sorted(STEPS)), max_size=25))
 def test_any_interleaving_leaves_one_outcome_that_the_evidence_proves(
     fresh_store: Fresh, order: list[str]
@@ -169,7 +169,7 @@ def test_any_interleaving_leaves_one_outcome_that_the_evidence_proves(
         assert store.progress().is_drained
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(order=st.lists(st.sampled_from(sorted(STEPS)), max_size=20))
 def test_until_it_is_closed_a_group_is_always_owed_something(
     fresh_store: Fresh, order: list[str]
