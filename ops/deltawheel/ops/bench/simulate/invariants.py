@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from deltawheel.contracts.assignment import Assignment
-from deltawheel.contracts.audit import examine
+from deltawheel.contracts.audit import account
 from deltawheel.contracts.events import event_id
 from deltawheel.contracts.ids import seed_of
 from deltawheel.contracts.outcome import Outcome
@@ -51,7 +51,8 @@ def _short(key: PromptKey) -> str:
 
 
 def _audit(wheel: SimulatedWheel, keys: list[PromptKey]) -> Iterator[str]:
-    audit = examine(wheel.store.evidence())
+    with wheel.store.snapshot() as snapshot:
+        audit = account(snapshot, rubric=wheel.settings.make_rubric(), is_deep=True)
     if audit.prompts != len(set(keys)):
         yield f"{len(set(keys))} prompts were accepted, the store has {audit.prompts}"
     if audit.in_flight:
