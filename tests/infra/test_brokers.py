@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_failing_format_is_told_in_kafkas_own_words(
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(DeltawheelError, match="cannot format its data folder: no space left"):
         broker_command(settings_for(tmp_path))
+
+
+def test_cluster_id_never_reads_as_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [uuid.UUID(bytes=bytes([first]) + bytes(15)) for first in (0xF8, 0xFB, 0xF7)]
+    monkeypatch.setattr("deltawheel.infra.brokers.uuid.uuid4", lambda: ids.pop(0))
+    home = a_kafka(tmp_path / "kafka", format_script=f'echo "$*" > {tmp_path}/told')
+    monkeypatch.setenv("KAFKA_HOME", str(home))
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    broker_command(settings_for(tmp_path))
+    assert "-t 9wAA" in (tmp_path / "told").read_text()
 
 
 def test_properties_say_where_and_how_large(

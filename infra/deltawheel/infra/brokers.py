@@ -190,10 +190,9 @@ def _kafka_home() -> Path:
 
 def _format(home: Path, properties: Path) -> None:
     storage = str(home / "bin" / "kafka-storage.sh")
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     try:
         done = subprocess.run(
-            [storage, "format", "--standalone", "-t", cluster_id, "-c", str(properties)],
+            [storage, "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)],
             capture_output=True,
             text=True,
             timeout=_FORMAT_TIMEOUT_S,
@@ -205,6 +204,14 @@ def _format(home: Path, properties: Path) -> None:
         raise DeltawheelError(
             f"Apache Kafka cannot format its data folder: {(done.stderr or done.stdout)[-500:]}"
         )
+
+
+def _cluster_id() -> str:
+    """Return a random id as Kafka writes them: no dash comes first, for that reads as an option."""
+    while True:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not cluster_id.startswith("-"):
+            return cluster_id
 
 
 def broker_is_ready(settings: Settings) -> bool:
