@@ -100,7 +100,7 @@ def _read(log: Sequence[bytearray]) -> Iterator[InboundMessage]:
     from kafka.record import MemoryRecords
     from kafka.structs import TopicPartition
 
-    from deltawheel.infra.kafka_bus import _inbound, _ReadableRecords
+    from deltawheel.infra.kafka_bus import _ReadableRecords, inbound
 
     position = 0
     for _ in range(100):
@@ -111,7 +111,7 @@ def _read(log: Sequence[bytearray]) -> Iterator[InboundMessage]:
         for _ in range(100):
             if not fetched:
                 break
-            yield from map(_inbound, fetched.take(2))
+            yield from map(inbound, fetched.take(2))
         assert not fetched, "the fetch never ends"
         position = fetched.next_fetch_offset
     raise AssertionError("the log never ends")

@@ -42,6 +42,7 @@ __all__ = [
     "KafkaBusConsumer",
     "KafkaBusProducer",
     "administering",
+    "inbound",
     "list_topics",
     "make_topics",
 ]
@@ -207,7 +208,7 @@ class KafkaBusConsumer:
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1_000))
         if not polled and coordinator.coordinator_unknown():
             self._access.require_entry()
-        return [_inbound(record) for records in polled.values() for record in records]
+        return [inbound(record) for records in polled.values() for record in records]
 
     def assigned(self) -> frozenset[TopicPartition]:
         """Return the partitions that this member holds at the moment."""
@@ -267,7 +268,8 @@ class KafkaBusConsumer:
             self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
 
 
-def _inbound(record: Any) -> InboundMessage:  # noqa: ANN401
+def inbound(record: Any) -> InboundMessage:  # noqa: ANN401
+    """Return a polled record as the ports know it; one with a fault is so already."""
     if isinstance(record, InboundMessage):
         return record
     return InboundMessage(

@@ -14,6 +14,7 @@ from deltawheel.contracts.events import InboundMessage
 from deltawheel.contracts.settings import BrokerSettings
 from deltawheel.contracts.topic_audit import GroupOffset
 from deltawheel.infra.kafka_access import KafkaAccess
+from deltawheel.infra.kafka_bus import inbound
 
 __all__ = ["KafkaTopicReader"]
 
@@ -108,7 +109,7 @@ class KafkaTopicReader:
                     )
                 for partition, records in polled.items():
                     end = ends[partition]
-                    yield from (_inbound(record) for record in records if record.offset < end)
+                    yield from (inbound(record) for record in records if record.offset < end)
 
     def _ends(self, partitions: Sequence[KafkaPartition]) -> dict[KafkaPartition, int]:
         """Return where the topics end, as a fetch says it.
@@ -143,14 +144,3 @@ class KafkaTopicReader:
         """Disconnect."""
         with self._access.reaching():
             self._consumer.close(autocommit=False)
-
-
-def _inbound(record: Any) -> InboundMessage:  # noqa: ANN401
-    return InboundMessage(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        headers=tuple((name, value or b"") for name, value in record.headers),
-    )

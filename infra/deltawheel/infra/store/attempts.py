@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, exists, or_, select, update
 from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.transition import Transition, TransitionKind
-from deltawheel.infra.store.part import Part, among, chunks, insert_missing, same_prompt
+from deltawheel.infra.store.part import Part, among, chunks, insert_missing, same_attempt
 from deltawheel.infra.store.rows import JUDGED, transition_row
 from deltawheel.infra.store.tables import CLOSINGS, PROMPTS, SLOT_ENDS, TRANSITIONS
 
@@ -77,21 +77,12 @@ class LedgerAttempts(Part):
         self, connection: Connection, keys: Sequence[PromptKey]
     ) -> dict[PromptKey, int]:
         """Return the current attempt of those whose current attempt leaves something to do."""
-        failed_slot = exists().where(
-            same_prompt(SLOT_ENDS, PROMPTS),
-            SLOT_ENDS.c.attempt == PROMPTS.c.attempt,
-            SLOT_ENDS.c.kind != JUDGED,
-        )
-        unpaired = exists().where(
-            same_prompt(CLOSINGS, PROMPTS),
-            CLOSINGS.c.attempt == PROMPTS.c.attempt,
-            CLOSINGS.c.outcome != Outcome.PAIRED.value,
-        )
-        paired = exists().where(
-            same_prompt(CLOSINGS, PROMPTS),
-            CLOSINGS.c.attempt == PROMPTS.c.attempt,
-            CLOSINGS.c.outcome == Outcome.PAIRED.value,
-        )
+        failed = same_attempt(SLOT_ENDS, PROMPTS), SLOT_ENDS.c.kind != JUDGED
+        closed = same_attempt(CLOSINGS, PROMPTS)
+        is_paired = CLOSINGS.c.outcome == Outcome.PAIRED.value
+        failed_slot = exists().where(*failed)
+        unpaired = exists().where(closed, ~is_paired)
+        paired = exists().where(closed, is_paired)
         those = select(PROMPTS.c.prompt_id, PROMPTS.c.round, PROMPTS.c.attempt).where(
             PROMPTS.c.wheel == self._wheel,
             or_(failed_slot.correlate(PROMPTS), unpaired.correlate(PROMPTS)),

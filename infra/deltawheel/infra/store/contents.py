@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, RowMapping, Table, and_, select
+from sqlalchemy import Connection, RowMapping, Table, select
 
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.evidence import Finding
@@ -20,7 +20,7 @@ from deltawheel.contracts.record import Record
 from deltawheel.contracts.trace import Trace
 from deltawheel.contracts.transition import Transition
 from deltawheel.infra.store import rows
-from deltawheel.infra.store.part import Row, chunks, same_prompt
+from deltawheel.infra.store.part import Row, chunks, same_attempt
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
     CLOSINGS,
@@ -78,7 +78,7 @@ def contents(connection: Connection, wheel: str) -> Iterator[Finding]:
 
 def _wrong_marks(connection: Connection, wheel: str) -> Iterator[Finding]:
     """Find prompts that are marked as closed at another time than their closing says."""
-    is_its = and_(same_prompt(CLOSINGS, PROMPTS), CLOSINGS.c.attempt == PROMPTS.c.attempt)
+    is_its = same_attempt(CLOSINGS, PROMPTS)
     wrong = (
         select(*PROMPTS.columns, CLOSINGS.c.closed_at.label("ended_at"))
         .join(CLOSINGS, is_its)

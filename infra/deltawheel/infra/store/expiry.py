@@ -8,14 +8,14 @@ tell a slot that an outage has cost from one that was lost.
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.infra.store.columns import UtcDateTime
 from deltawheel.infra.store.outages import SqlOutages, overlap
 from deltawheel.infra.store.owed import LedgerDebts, ended_slots, num_ended
-from deltawheel.infra.store.part import insert_missing, same_prompt
+from deltawheel.infra.store.part import insert_missing, same_attempt, same_prompt
 from deltawheel.infra.store.tables import ASSIGNMENTS, PROMPTS, STANDSTILLS, TRANSITIONS, WATCHES
 
 __all__ = ["LedgerExpiry"]
@@ -51,7 +51,6 @@ class LedgerExpiry(LedgerDebts, SqlOutages):
 
     def expired(self, *, at: datetime, limit: int) -> list[SlotFailed]:
         """Return an end for each open slot whose assignment has expired."""
-        opened = and_(same_prompt(TRANSITIONS, PROMPTS), TRANSITIONS.c.attempt == PROMPTS.c.attempt)
         began_at = func.coalesce(TRANSITIONS.c.opened_at, PROMPTS.c.accepted_at, type_=_MOMENT)
         expires_at = func.coalesce(
             TRANSITIONS.c.expires_at, ASSIGNMENTS.c.expires_at, type_=_MOMENT
@@ -67,7 +66,7 @@ class LedgerExpiry(LedgerDebts, SqlOutages):
                 expires_at.label("expires_at"),
             )
             .join(ASSIGNMENTS, same_prompt(ASSIGNMENTS, PROMPTS))
-            .outerjoin(TRANSITIONS, opened)
+            .outerjoin(TRANSITIONS, same_attempt(TRANSITIONS, PROMPTS))
             .where(self._is_open(), expires_at <= at, num_ended() < ASSIGNMENTS.c.num_slots)
             .order_by(expires_at, PROMPTS.c.prompt_id, PROMPTS.c.round)
         )

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Row, Table, and_, select
+from sqlalchemy import Connection, Row, Table, select
 
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
@@ -14,7 +14,7 @@ from deltawheel.contracts.record import Record
 from deltawheel.contracts.store import Group
 from deltawheel.contracts.trace import Trace
 from deltawheel.infra.store.columns import is_key
-from deltawheel.infra.store.part import Part, among, chunks, same_prompt
+from deltawheel.infra.store.part import Part, among, chunks, same_attempt
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
     CLOSINGS,
@@ -91,7 +91,6 @@ def _groups(connection: Connection, keys: _Keys) -> Sequence[tuple[PromptKey, Gr
 
 
 def _prompts(connection: Connection, keys: _Keys) -> dict[PromptKey, _Row]:
-    at_attempt = and_(same_prompt(TRANSITIONS, PROMPTS), TRANSITIONS.c.attempt == PROMPTS.c.attempt)
     columns = PROMPTS.c
     those = (
         select(
@@ -103,7 +102,7 @@ def _prompts(connection: Connection, keys: _Keys) -> dict[PromptKey, _Row]:
             columns.payload,
             TRANSITIONS.c.opened_at,
         )
-        .select_from(PROMPTS.outerjoin(TRANSITIONS, at_attempt))
+        .select_from(PROMPTS.outerjoin(TRANSITIONS, same_attempt(TRANSITIONS, PROMPTS)))
         .where(among(PROMPTS, keys))
     )
     return {PromptKey(row.prompt_id, row.round): row for row in connection.execute(those)}
@@ -123,8 +122,8 @@ def _of_this_attempt(
         return defaultdict(list)
     those = (
         select(table.c.prompt_id, table.c.round, table.c.payload)
-        .join(PROMPTS, same_prompt(table, PROMPTS))
-        .where(among(table, keys), table.c.attempt == PROMPTS.c.attempt)
+        .join(PROMPTS, same_attempt(table, PROMPTS))
+        .where(among(table, keys))
     )
     return _by_prompt(connection.execute(those).all(), kind)
 
@@ -142,8 +141,8 @@ def _slot_ends(
     ends = SLOT_ENDS.c
     those = (
         select(ends.prompt_id, ends.round, ends.slot, ends.payload)
-        .join(PROMPTS, same_prompt(SLOT_ENDS, PROMPTS))
-        .where(among(SLOT_ENDS, keys), ends.attempt == PROMPTS.c.attempt)
+        .join(PROMPTS, same_attempt(SLOT_ENDS, PROMPTS))
+        .where(among(SLOT_ENDS, keys))
         .order_by(ends.slot)
     )
     found: defaultdict[PromptKey, list[tuple[int, SlotFailed | None]]] = defaultdict(list)

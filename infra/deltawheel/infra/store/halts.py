@@ -12,7 +12,7 @@ from deltawheel.contracts.record import Record
 from deltawheel.infra.store.columns import is_key
 from deltawheel.infra.store.cycle_tables import PROMOTIONS
 from deltawheel.infra.store.loop_tables import HALTS
-from deltawheel.infra.store.part import Part, upserting
+from deltawheel.infra.store.part import Part, insert_missing
 from deltawheel.infra.store.tables import PROMPTS, TRACES
 
 __all__ = ["SqlHalts"]
@@ -37,7 +37,7 @@ class SqlHalts(Part):
         ]
         if rows:
             with self._database.writing() as connection:
-                connection.execute(upserting(connection, HALTS).on_conflict_do_nothing(), rows)
+                insert_missing(connection, HALTS, rows)
 
     def halts(self, service: str | None = None) -> list[Halt]:
         """Return the halts that nobody has ended, the oldest first."""

@@ -13,7 +13,6 @@ from sqlalchemy import (
     Connection,
     ScalarSelect,
     Select,
-    Table,
     and_,
     exists,
     func,
@@ -25,7 +24,7 @@ from deltawheel.contracts.judgement import PromptFailed
 from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.trace import Trace
-from deltawheel.infra.store.part import Part, among, chunks, same_prompt
+from deltawheel.infra.store.part import Part, among, chunks, same_attempt, same_prompt
 from deltawheel.infra.store.slot_ends import select_slot_ends, slot_end_of
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
@@ -62,12 +61,12 @@ class LedgerDebts(Part):
         return [record for _, _, record in owed[:limit]]
 
     def _is_open(self) -> ColumnElement[bool]:
-        closed = exists().where(_in_attempt(CLOSINGS)).correlate(PROMPTS)
+        closed = exists().where(same_attempt(CLOSINGS, PROMPTS)).correlate(PROMPTS)
         return and_(PROMPTS.c.wheel == self._wheel, PROMPTS.c.closed_at.is_(None), ~closed)
 
     def _prompts(self, connection: Connection, before: datetime, limit: int) -> Iterator[_Aged]:
         """Yield prompts that nobody was asked, or that have a slot without trace and end."""
-        failed = exists().where(_in_attempt(PROMPT_FAILURES)).correlate(PROMPTS)
+        failed = exists().where(same_attempt(PROMPT_FAILURES, PROMPTS)).correlate(PROMPTS)
         unfilled = _num_begun() < ASSIGNMENTS.c.num_slots
         nobody = and_(ASSIGNMENTS.c.prompt_id.is_(None), ~failed)
         owed = (
@@ -103,7 +102,7 @@ class LedgerDebts(Part):
         """Yield one event of each group whose slots have all ended."""
         last_end = (
             select(func.max(SLOT_ENDS.c.ended_at))
-            .where(_in_attempt(SLOT_ENDS))
+            .where(same_attempt(SLOT_ENDS, PROMPTS))
             .correlate(PROMPTS)
             .scalar_subquery()
         )
@@ -117,7 +116,7 @@ class LedgerDebts(Part):
             for accepted_at, prompt_id, round_ in _oldest(connection, owed, limit)
         }
         for part in chunks(list(groups)):
-            current = exists().where(_in_attempt(SLOT_ENDS)).correlate(SLOT_ENDS)
+            current = exists().where(same_attempt(SLOT_ENDS, PROMPTS)).correlate(SLOT_ENDS)
             ends = select_slot_ends().where(among(SLOT_ENDS, part), current)
             first = ends.order_by(SLOT_ENDS.c.prompt_id, SLOT_ENDS.c.round, SLOT_ENDS.c.slot)
             for row in connection.execute(first).mappings():
@@ -131,7 +130,7 @@ class LedgerDebts(Part):
         """Yield the failures of prompts that nobody was asked."""
         owed = (
             select(PROMPTS.c.accepted_at, PROMPTS.c.prompt_id, PROMPT_FAILURES.c.payload)
-            .join(PROMPT_FAILURES, _in_attempt(PROMPT_FAILURES))
+            .join(PROMPT_FAILURES, same_attempt(PROMPT_FAILURES, PROMPTS))
             .outerjoin(ASSIGNMENTS, same_prompt(ASSIGNMENTS, PROMPTS))
             .where(
                 self._is_open(),
@@ -148,17 +147,12 @@ def _oldest(connection: Connection, owed: Select[Any], limit: int) -> Iterator[A
     yield from connection.execute(ordered.limit(limit)).all()
 
 
-def _in_attempt(table: Table) -> ColumnElement[bool]:
-    """Return the condition that a row belongs to the prompt's current attempt."""
-    return and_(same_prompt(table, PROMPTS), table.c.attempt == PROMPTS.c.attempt)
-
-
 def num_ended() -> ScalarSelect[int]:
     """Count the prompt's slots that have ended in its current attempt."""
     return (
         select(func.count())
         .select_from(SLOT_ENDS)
-        .where(_in_attempt(SLOT_ENDS))
+        .where(same_attempt(SLOT_ENDS, PROMPTS))
         .correlate(PROMPTS)
         .scalar_subquery()
     )
@@ -170,7 +164,7 @@ def _num_begun() -> ColumnElement[int]:
         select(func.count())
         .select_from(SLOT_ENDS)
         .where(
-            _in_attempt(SLOT_ENDS),
+            same_attempt(SLOT_ENDS, PROMPTS),
             ~exists()
             .where(same_prompt(TRACES, SLOT_ENDS), TRACES.c.slot == SLOT_ENDS.c.slot)
             .correlate(SLOT_ENDS),
@@ -190,7 +184,9 @@ def _num_begun() -> ColumnElement[int]:
 def ended_slots(connection: Connection, keys: list[PromptKey]) -> set[tuple[str, int, int]]:
     """Return which slots of these prompts have ended, as (prompt_id, round, slot)."""
     ends = SLOT_ENDS.c
-    those = select(ends.prompt_id, ends.round, ends.slot).join(PROMPTS, _in_attempt(SLOT_ENDS))
+    those = select(ends.prompt_id, ends.round, ends.slot).join(
+        PROMPTS, same_attempt(SLOT_ENDS, PROMPTS)
+    )
     return {
         (prompt_id, round_, slot)
         for part in chunks(keys)

@@ -18,6 +18,7 @@ __all__ = [
     "chunks",
     "first_writers",
     "insert_missing",
+    "same_attempt",
     "same_prompt",
     "upserting",
 ]
@@ -110,6 +111,14 @@ def among(table: Table, keys: Sequence[PromptKey]) -> ColumnElement[bool]:
 def same_prompt(one: Table, other: Table) -> ColumnElement[bool]:
     """Return the condition that rows of two tables belong to the same (prompt, round)."""
     return and_(one.c.prompt_id == other.c.prompt_id, one.c.round == other.c.round)
+
+
+def same_attempt(one: Table, other: Table) -> ColumnElement[bool]:
+    """Return the condition that rows of two tables belong to the same attempt at one prompt.
+
+    Of `PROMPTS` that is its current attempt.
+    """
+    return and_(same_prompt(one, other), one.c.attempt == other.c.attempt)
 
 
 def chunks(items: Sequence[T]) -> list[Sequence[T]]:

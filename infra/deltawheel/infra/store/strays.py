@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from deltawheel.contracts.evidence import Finding, FindingKind
 from deltawheel.contracts.prompt import PromptKey
-from deltawheel.infra.store.part import among, same_prompt
+from deltawheel.infra.store.part import among, same_attempt, same_prompt
 from deltawheel.infra.store.rows import EXPIRED, FAILED
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
@@ -127,8 +127,9 @@ def _orphans(uncounted: Collection[Table]) -> Iterator[_Search]:
         yield _without(table, PROMPTS, same_prompt(table, PROMPTS), by=prompt)
     for one, other in ((QUARANTINE, QUARANTINE_REASONS), (QUARANTINE_REASONS, QUARANTINE)):
         yield _without(one, other, one.c.pair_id == other.c.pair_id)
-    for table in {SLOT_ENDS, CLOSINGS} & {*uncounted} | {PROMPT_FAILURES}:
-        opened = and_(same_prompt(table, TRANSITIONS), table.c.attempt == TRANSITIONS.c.attempt)
+    reopened = [table for table in (SLOT_ENDS, CLOSINGS) if table in uncounted]
+    for table in (*reopened, PROMPT_FAILURES):
+        opened = same_attempt(table, TRANSITIONS)
         yield _without(table, TRANSITIONS, opened, table.c.attempt > 1)
 
 

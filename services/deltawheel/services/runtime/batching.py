@@ -6,8 +6,10 @@ from typing import Generic, TypeVar
 
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.errors import InvalidRecordError
+from deltawheel.services.runtime.backoff import sleep_unless
+from deltawheel.services.runtime.offload import offload
 
-__all__ = ["MicroBatcher"]
+__all__ = ["MicroBatcher", "batched_in_a_thread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,11 +66,7 @@ class MicroBatcher(Generic[Item, Result]):
             await asyncio.sleep(0)
             return
         self._full.clear()
-        timer = asyncio.ensure_future(self._clock.sleep(self._max_wait_s))
-        filled = asyncio.ensure_future(self._full.wait())
-        await asyncio.wait({timer, filled}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (timer, filled):
-            task.cancel()
+        await sleep_unless(self._full, self._max_wait_s, clock=self._clock)
 
     async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         [outcome] = await asyncio.gather(
@@ -85,3 +83,14 @@ class MicroBatcher(Generic[Item, Result]):
             for (_, future), result in zip(batch, outcome, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+
+def batched_in_a_thread(
+    run: Callable[[Sequence[Item]], Sequence[Result]], *, max_items: int, clock: Clock
+) -> MicroBatcher[Item, Result]:
+    """Return what gathers items for a call that may block, such as the store's; without a wait."""
+
+    async def offloaded(items: Sequence[Item]) -> Sequence[Result]:
+        return await offload(run, items)
+
+    return MicroBatcher(offloaded, max_items=max_items, clock=clock)

@@ -14,7 +14,7 @@ from deltawheel.contracts.judgement import Judgement, SlotFailed
 from deltawheel.contracts.ports import Failpoints
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import Settings
-from deltawheel.services.runtime.batching import MicroBatcher
+from deltawheel.services.runtime.batching import batched_in_a_thread
 from deltawheel.services.runtime.dead_letters import as_message, make_letter
 from deltawheel.services.runtime.handler import Handler
 from deltawheel.services.runtime.offload import offload
@@ -71,9 +71,7 @@ class Carrier:
         self._wheel = settings.wheel
         self._max_message_bytes = settings.broker.max_message_bytes
         self._failpoints = failpoints
-        self._bury: MicroBatcher[Burial, list[SlotFailed | Judgement]] = MicroBatcher(
-            self._bury_batch, max_items=_MAX_BURIALS, clock=clock
-        )
+        self._bury = batched_in_a_thread(ledger.bury, max_items=_MAX_BURIALS, clock=clock)
         self._sent: list[str] = []
 
     async def carry(self, message: InboundMessage) -> None:
@@ -123,11 +121,6 @@ class Carrier:
         await self._reach(Failpoint.RUNTIME_BURIED, message)
         await self.send([letter])
         await self._publisher.publish_events(ends)
-
-    async def _bury_batch(
-        self, burials: Sequence[Burial]
-    ) -> Sequence[list[SlotFailed | Judgement]]:
-        return await offload(self._ledger.bury, burials)
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
         """Publish letters to the dead-letters topic, as `take_sent` will tell."""

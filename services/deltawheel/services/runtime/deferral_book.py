@@ -1,12 +1,11 @@
 """Deferred records' rows, written many at a time: where one server is down they come in crowds."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.interruptions import Deferral, Deferrals
-from deltawheel.services.runtime.batching import MicroBatcher
-from deltawheel.services.runtime.offload import offload
+from deltawheel.services.runtime.batching import MicroBatcher, batched_in_a_thread
 
 __all__ = ["DeferralBook"]
 
@@ -24,18 +23,12 @@ class DeferralBook:
 
     def __init__(self, deferrals: Deferrals, *, clock: Clock) -> None:
         def batched(write: Callable[[Sequence[Item]], None]) -> MicroBatcher[Item, None]:
-            return MicroBatcher(_in_a_thread(write), max_items=_MAX_ITEMS, clock=clock)
+            def written(items: Sequence[Item]) -> Sequence[None]:
+                write(items)
+                return [None] * len(items)
+
+            return batched_in_a_thread(written, max_items=_MAX_ITEMS, clock=clock)
 
         self.add: MicroBatcher[Deferral, None] = batched(deferrals.add_deferrals)
         self.postpone: MicroBatcher[Deferral, None] = batched(deferrals.postpone_deferrals)
         self.end: MicroBatcher[str, None] = batched(deferrals.end_deferrals)
-
-
-def _in_a_thread(
-    write: Callable[[Sequence[Item]], None],
-) -> Callable[[Sequence[Item]], Awaitable[Sequence[None]]]:
-    async def offloaded(items: Sequence[Item]) -> Sequence[None]:
-        await offload(write, items)
-        return [None] * len(items)
-
-    return offloaded

@@ -1,6 +1,6 @@
 """The ledger as handlers use it: one record at a time, in one transaction for many of them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from deltawheel.contracts.assignment import Assignment
@@ -9,8 +9,7 @@ from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.store import Group, Ledger
 from deltawheel.contracts.trace import Trace
-from deltawheel.services.runtime.batching import MicroBatcher
-from deltawheel.services.runtime.offload import offload
+from deltawheel.services.runtime.batching import MicroBatcher, batched_in_a_thread
 
 __all__ = ["BatchedLedger"]
 
@@ -32,7 +31,7 @@ class BatchedLedger:
         def batched(
             run: Callable[[Sequence[Item]], Sequence[Result]],
         ) -> MicroBatcher[Item, Result]:
-            return MicroBatcher(_in_a_thread(run), max_items=_MAX_ITEMS, clock=clock)
+            return batched_in_a_thread(run, max_items=_MAX_ITEMS, clock=clock)
 
         def groups(keys: Sequence[PromptKey]) -> Sequence[Group | None]:
             found = ledger.groups(keys)
@@ -48,12 +47,3 @@ class BatchedLedger:
         self.add_prompt_failure: MicroBatcher[PromptFailed, PromptFailed] = batched(
             ledger.add_prompt_failures
         )
-
-
-def _in_a_thread(
-    run: Callable[[Sequence[Item]], Sequence[Result]],
-) -> Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]:
-    async def offloaded(items: Sequence[Item]) -> Sequence[Result]:
-        return await offload(run, items)
-
-    return offloaded
