@@ -160,10 +160,10 @@ class BrokerSettings(Section):
         description="Longest record; must hold the longest trace twice.",
     )
     max_memory_mb: int = Field(
-        default=2_000,
+        default=500,
         ge=100,
-        description="The embedded broker keeps every record in memory; past this it is started "
-        "afresh and refilled from the store, MB.",
+        description="The embedded broker keeps every record in memory, and each fetch costs it the "
+        "more the more it holds; past this it is started afresh and refilled from the store, MB.",
     )
 
     @field_validator("host")
