@@ -53,7 +53,8 @@ def test_steady_stream_stores_every_prompt_that_was_due(figures: Figures) -> Non
     assert figures.steady is not None
     assert len(figures.steady.latencies_s) == 60
     assert min(figures.steady.latencies_s) > 0
-    assert summary(figures)["ingest_to_stored_p99_s"] >= figures.steady.latency_s(0.5)
+    said = summary(figures)
+    assert said["ingest_to_stored_p99_s"] >= said["ingest_to_stored_p50_s"]
 
 
 def test_judge_is_asked_over_http_by_processes_that_are_watched(figures: Figures) -> None:

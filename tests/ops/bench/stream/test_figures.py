@@ -61,11 +61,14 @@ def test_rival_is_timed_from_its_first_question_on() -> None:
     assert a_rival_run(2.0).pairs_per_s == 50.0
 
 
-def test_latency_at_a_share_is_one_that_was_measured() -> None:
+def test_latency_at_a_share_is_one_that_was_measured_in_each_fifth_of_the_time() -> None:
     steady = a_steady()
-    assert steady.latency_s(0.5) == pytest.approx(0.51)
-    assert steady.latency_s(0.99) == pytest.approx(1.0)
-    assert steady.latency_s(1.0) == pytest.approx(1.0)
+    assert steady.latency_s(0.5) == pytest.approx([0.11, 0.31, 0.51, 0.71, 0.91])
+    assert steady.latency_s(0.99) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert steady.latency_s(1.0) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    said = summary(Figures(steady=steady))
+    assert said["ingest_to_stored_p99_s"] == 0.6
+    assert said["ingest_to_stored_p99_s_range"] == [0.2, 1.0]
 
 
 def test_growth_is_what_memory_gains_after_the_first_quarter() -> None:

@@ -133,7 +133,7 @@ def _steady(plan: Plan, figures: Figures, say: Say) -> None:
 def _scaling(plan: Plan, figures: Figures, say: Say) -> None:
     for partitions, members in _SCALES:
         world = World(home=plan.home, partitions=partitions, members=members)
-        batches = [_one_batch(plan, world, figures, say) for _ in range(max(1, plan.repeats // 2))]
+        batches = [_one_batch(plan, world, figures, say) for _ in range(plan.repeats)]
         rate = median(batch.pairs_per_s for batch in batches)
         figures.scaling.append(Scaled(partitions=partitions, members=members, pairs_per_s=rate))
         say(f"{partitions} partitions, {members} of each service: {rate:.0f} pairs/s")

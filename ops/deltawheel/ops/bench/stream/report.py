@@ -33,8 +33,9 @@ def summary(figures: Figures) -> dict[str, Any]:
         "distilabel_joint_pairs_per_s": _middle(prompt),
         "distilabel_joint_ratio": _ratio(rates, prompt),
         "http_pairs_per_s": _middle(_rates(figures.over_http)),
-        "ingest_to_stored_p50_s": steady and round(steady.latency_s(0.5), 3),
-        "ingest_to_stored_p99_s": steady and round(steady.latency_s(0.99), 3),
+        "ingest_to_stored_p50_s": steady and round(median(steady.latency_s(0.5)), 3),
+        "ingest_to_stored_p99_s": steady and round(median(steady.latency_s(0.99)), 3),
+        "ingest_to_stored_p99_s_range": steady and _span(steady.latency_s(0.99), digits=3),
         "rss_mb": {name: round(mb, 1) for name, mb in sorted(figures.rss_mb.items())},
         "rss_growth_mb": steady and {n: round(mb, 1) for n, mb in steady.growth_mb().items()},
         "steady_s": steady and round(steady.curve[-1].at_s),
@@ -56,8 +57,8 @@ def _middle(values: Sequence[float]) -> float | None:
     return round(median(values), 1) if values else None
 
 
-def _span(values: Sequence[float]) -> list[float] | None:
-    return [round(min(values), 1), round(max(values), 1)] if values else None
+def _span(values: Sequence[float], *, digits: int = 1) -> list[float] | None:
+    return [round(min(values), digits), round(max(values), digits)] if values else None
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
@@ -109,7 +110,11 @@ def _rows(said: dict[str, Any]) -> Iterator[tuple[str, object, object]]:
     yield "times distilabel, judge asked by prompt", said["distilabel_joint_ratio"], None
     yield "pairs/s over HTTP", said["http_pairs_per_s"], None
     yield "ingest to stored, median, s", said["ingest_to_stored_p50_s"], None
-    yield "ingest to stored, p99, s", said["ingest_to_stored_p99_s"], None
+    yield (
+        "ingest to stored, p99, s",
+        said["ingest_to_stored_p99_s"],
+        said["ingest_to_stored_p99_s_range"],
+    )
     yield "restarts of the broker at its size limit", said["broker_restarts"], None
 
 

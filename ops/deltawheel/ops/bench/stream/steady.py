@@ -6,11 +6,13 @@ gateway that stalls makes the figures worse and not the load lighter.
 
 import http.client
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +25,7 @@ __all__ = ["Memory", "Steady", "run_steadily"]
 _SENDERS: Final = 32
 _LOOK_EVERY_S: Final = 0.02
 _MEASURE_EVERY_S: Final = 5.0
+_NUM_WINDOWS: Final = 5
 _SAY_EVERY_S: Final = 60.0
 _SETTLED_S: Final = 60.0
 """After the last prompt is due; by then every pair must be stored."""
@@ -38,16 +41,19 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steady:
-    """What a steady stream showed; latencies in seconds, from due to stored, sorted."""
+    """What a steady stream showed; latencies in seconds, from due to stored, in order of due."""
 
     rate: float
     latencies_s: Sequence[float]
     curve: Sequence[Memory]
     num_broker_restarts: int
 
-    def latency_s(self, share: float) -> float:
-        """Return the latency that this share of the prompts stayed within."""
-        return self.latencies_s[min(len(self.latencies_s) - 1, int(share * len(self.latencies_s)))]
+    def latency_s(self, share: float) -> list[float]:
+        """Return what this share of the prompts stayed within, in each fifth of the time."""
+        size = math.ceil(len(self.latencies_s) / _NUM_WINDOWS)
+        starts = range(0, len(self.latencies_s), size)
+        windows = [sorted(self.latencies_s[start : start + size]) for start in starts]
+        return [window[min(len(window) - 1, int(share * len(window)))] for window in windows]
 
     def peak_mb(self) -> dict[str, float]:
         """Return the most that each process took."""
@@ -84,7 +90,10 @@ def run_steadily(
     stream.fed(count)
     return Steady(
         rate=rate,
-        latencies_s=sorted(stored.at_s[it] - due_s for it, due_s in arrivals.due_s.items()),
+        latencies_s=[
+            stored.at_s[prompt_id] - due_s
+            for prompt_id, due_s in sorted(arrivals.due_s.items(), key=itemgetter(1))
+        ],
         curve=curve,
         num_broker_restarts=stream.num_restarts("broker"),
     )
