@@ -66,6 +66,16 @@ def test_service_inherits_secrets_and_no_overrides(monkeypatch: pytest.MonkeyPat
     assert environment["PATH"] == os.environ["PATH"]
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "2"), ("8", "8")])
+def test_service_has_few_heaps_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+    assert service_environment()["MALLOC_ARENA_MAX"] == expected
+
+
 class Readyz(http.server.BaseHTTPRequestHandler):
     """Answers /readyz, and nothing else."""
 
