@@ -52,6 +52,7 @@ def test_unanswered_batches_are_submitted_again_and_no_prompt_is_left_out() -> N
     feeder.stop()
     assert len(gateway.asked) == len(set(gateway.asked)) == len(feeder.accepted)
     assert feeder.unanswered == {"RetryLaterError": 1, "DeltawheelError": 1}
+    assert all(body["text"] == key.prompt_id for key, body in feeder.accepted.items())
 
 
 def test_nothing_more_is_submitted_while_enough_is_open() -> None:

@@ -1,17 +1,20 @@
 """The wheel that is killed: its prompts, its settings, and a folder that is nobody else's."""
 
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from deltawheel.contracts.errors import ConfigError
+from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.prompt import PromptSubmission
 from deltawheel.contracts.settings import Settings
 from deltawheel.ops.bench.chaos.world import (
     MARKER,
     chaos_prompts,
     chaos_settings,
+    expected_outcome,
     prepare_home,
     remove_state,
 )
@@ -28,6 +31,11 @@ def test_some_prompts_tie_and_some_cannot_be_judged() -> None:
     bodies = list(islice(chaos_prompts(), 500))
     assert sum(not any(map(str.isdigit, body["text"])) for body in bodies) == 25
     assert sum("reference_answer" not in body for body in bodies) == 20
+
+
+def test_ties_and_what_nobody_can_judge_are_not_expected_to_give_a_pair() -> None:
+    ends = Counter(expected_outcome(body) for body in islice(chaos_prompts(), 500))
+    assert ends == {Outcome.PAIRED: 460, Outcome.UNPAIRED: 20, Outcome.DEAD_LETTERED: 20}
 
 
 def test_settings_of_the_environment_are_refused(

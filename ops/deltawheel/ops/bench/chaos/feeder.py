@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.errors import DeltawheelError
+from deltawheel.contracts.prompt import PromptKey
 from deltawheel.infra.gateway_client import RefusedPromptsError
 from deltawheel.ops.feeding import Gateway
 
@@ -30,7 +31,7 @@ class Feeder:
         clock: Time.
 
     Attributes:
-        accepted: The (prompt, round) keys that were answered with 202, each once.
+        accepted: What was submitted, by the key that its 202 named.
         num_open: How many prompts are open, as the caller has last seen them in the store.
         stopped_at_s: When the last answer had come, seconds of the clock.
         unanswered: How often a batch stayed unanswered and was submitted again, by the reason.
@@ -44,7 +45,7 @@ class Feeder:
         most_open: int,
         clock: Clock,
     ) -> None:
-        self.accepted: set[tuple[str, int]] = set()
+        self.accepted: dict[PromptKey, Mapping[str, Any]] = {}
         self.num_open = 0
         self.unanswered: Counter[str] = Counter()
         self.stopped_at_s = 0.0
@@ -116,7 +117,8 @@ class Feeder:
                 answers = None
             if answers is not None:
                 with self._lock:
-                    self.accepted.update((one["prompt_id"], one["round"]) for one in answers)
+                    for one, body in zip(answers, batch, strict=True):
+                        self.accepted[PromptKey(one["prompt_id"], one["round"])] = body
                     self.num_open += len(answers)
                 return
             self._clock.wait(_RETRY_S)

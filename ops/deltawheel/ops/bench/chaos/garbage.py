@@ -12,13 +12,14 @@ from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.topics import Topic
 from deltawheel.infra import wiring
 
-__all__ = ["READERS", "TOPIC", "make_garbage", "num_unburied", "publish_garbage"]
+__all__ = ["READERS", "TOPIC", "is_garbage", "make_garbage", "num_unburied", "publish_garbage"]
 
 TOPIC: Final = Topic.TRACES
 READERS: Final = ("judging", "monitoring")
 """The services that consume the topic: each makes a dead letter of every message."""
 
-_MARK: Final = b"chaos-garbage-%d;"
+_PREFIX: Final = b"chaos-garbage-"
+_MARK: Final = _PREFIX + b"%d;"
 _PAGE: Final = 500
 _PAUSE_S: Final = 0.5
 _TIMEOUT_S: Final = 10.0
@@ -70,6 +71,11 @@ def _is_published(find_settings: Callable[[], Settings], page: list[OutboundMess
     except RetryLaterError:
         return False
     return True
+
+
+def is_garbage(letter: DeadLetter) -> bool:
+    """Whether the bytes are some that were made here."""
+    return letter.value is not None and letter.value.startswith(_PREFIX)
 
 
 def num_unburied(letters: Iterable[DeadLetter], number: int) -> int:

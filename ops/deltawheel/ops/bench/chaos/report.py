@@ -86,6 +86,8 @@ class ChaosResult:
             "garbage": self.num_garbage,
             "garbage_without_dead_letter": self.verdict.unburied,
             "dead_letters": self.verdict.dead_letters,
+            "dead_letters_in_vain": self.verdict.misburied,
+            "outcomes_unexplained": self.verdict.unexplained,
             "extra_members": self.num_members,
             "up_ended_by_itself": self.num_given_up,
             "processes_left": list(self.survivors),
@@ -105,6 +107,7 @@ class ChaosResult:
             ("further group members that came and went", self.num_members),
             ("garbage, messages", self.num_garbage),
             ("  without its dead letters", verdict.unburied),
+            ("dead letters of what an outage had stopped", verdict.misburied),
             ("redelivered records that found their effect", f"at least {self.effects_found}"),
             ("owed events published again", f"at least {self.owed_republished}"),
             ("batches submitted again by clients", sum(self.unanswered.values())),
@@ -123,10 +126,16 @@ class ChaosResult:
             said.append(f"{verdict.open} prompts are open still")
         if verdict.absent:
             said.append(f"{verdict.absent} accepted prompts are not in the store")
+        if verdict.unexplained:
+            said.append(f"{verdict.unexplained} prompts ended as nothing in them explains")
+        if not verdict.paired:
+            said.append("not one prompt gave a pair, so the run has shown nothing")
         if verdict.duplicates:
             said.append(f"{verdict.duplicates} rows are stored twice")
         if verdict.unburied:
             said.append(f"{verdict.unburied} messages of garbage have no dead letter")
+        if verdict.misburied:
+            said.append(f"{verdict.misburied} records were dead-lettered for an outage")
         said += [f"nobody could be killed at {point}" for point in self.missed]
         if self.num_given_up:
             said.append(f"up ended by itself {self.num_given_up} times: look into up.log")

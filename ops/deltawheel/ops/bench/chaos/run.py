@@ -18,7 +18,7 @@ from deltawheel.ops.bench.chaos.models import ModelServer
 from deltawheel.ops.bench.chaos.report import ChaosResult, write_report
 from deltawheel.ops.bench.chaos.schedule import make_schedule
 from deltawheel.ops.bench.chaos.storm import Storm
-from deltawheel.ops.bench.chaos.verdict import Verdict, judge_store
+from deltawheel.ops.bench.chaos.verdict import Verdict, judge_store, run_audit
 from deltawheel.ops.bench.chaos.watch import Watch
 from deltawheel.ops.bench.chaos.wheel import ChaosWheel
 from deltawheel.ops.bench.chaos.witness import Redeliveries, StoreView
@@ -188,7 +188,7 @@ class _Course:
             raise DeltawheelError(f"the store is away: look into {watch.wheel.log_file}")
         return judge_store(
             store,
-            watch.wheel.config,
+            run_audit(watch.wheel.config),
             accepted=watch.feeder.accepted,
             num_garbage=self.storm.num_garbage,
         )

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, product
 from pathlib import Path
 from typing import Any, Final
 
 from deltawheel.contracts.errors import ConfigError
+from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra.brokers import describe_program
 from deltawheel.infra.local_postgres import programs
@@ -26,6 +27,7 @@ __all__ = [
     "chaos_environment",
     "chaos_prompts",
     "chaos_settings",
+    "expected_outcome",
     "prepare_home",
     "remove_state",
 ]
@@ -121,6 +123,14 @@ def chaos_prompts() -> Iterator[dict[str, Any]]:
         if number % _WITHOUT_REFERENCE == 0:
             del body["reference_answer"]
         yield body
+
+
+def expected_outcome(body: Mapping[str, Any]) -> Outcome:
+    """Return how one of these prompts ends when both models have given an answer."""
+    if "reference_answer" not in body:
+        return Outcome.DEAD_LETTERED
+    has_number = any(character.isdigit() for character in body["text"])
+    return Outcome.PAIRED if has_number else Outcome.UNPAIRED
 
 
 def _spelled(number: int) -> str:
