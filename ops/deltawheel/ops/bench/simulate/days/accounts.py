@@ -13,22 +13,27 @@ from deltawheel.ops.bench.simulate.wheel import SimulatedWheel
 __all__ = ["cycle_violations"]
 
 _ALL = 100_000
+_GAVE_UP = "gave up at attempt"
+_BY_HAND = "the alias was moved by hand"
 
 
 def cycle_violations(wheel: SimulatedWheel, registry: SimulatedRegistry) -> Iterator[str]:
     """Yield what is wrong, in sentences."""
     cycles = wheel.store.cycles(_ALL)
     for cycle in cycles:
-        yield from _of_cycle(wheel, cycle)
+        yield from _of_cycle(wheel, registry, cycle)
     yield from _overlaps(cycles)
     yield from _promotions(wheel, registry, cycles)
+    yield from _moves(wheel, registry, cycles)
 
 
-def _of_cycle(wheel: SimulatedWheel, cycle: Cycle) -> Iterator[str]:
+def _of_cycle(wheel: SimulatedWheel, registry: SimulatedRegistry, cycle: Cycle) -> Iterator[str]:
     name = cycle.cycle_id[-8:]
     if cycle.state not in {CycleState.ENDED, CycleState.FAILED}:
         yield f"cycle {name} is still {cycle.state.value}"
         return
+    if cycle.state is CycleState.FAILED and not _may_fail(registry, cycle.error or ""):
+        yield f"cycle {name} failed, and not by what may fail one: {cycle.error}"
     if cycle.state is CycleState.ENDED:
         verdict = wheel.nature.verdict(cycle.cycle_id)
         if cycle.verdict is not verdict:
@@ -40,6 +45,11 @@ def _of_cycle(wheel: SimulatedWheel, cycle: Cycle) -> Iterator[str]:
         ]
         if open_steps:
             yield f"cycle {name} has ended, but not its steps {open_steps}"
+
+
+def _may_fail(registry: SimulatedRegistry, error: str) -> bool:
+    """Only a step that crashed each time, and an operator who came in between, end a cycle."""
+    return _GAVE_UP in error or (_BY_HAND in error and registry.num_rollbacks > 0)
 
 
 def _overlaps(cycles: list[Cycle]) -> Iterator[str]:
@@ -71,3 +81,17 @@ def _promotions(
             yield f"cycle {name} was promoted, but the registry has no version of it"
     for cause in joined.keys() - decided.values():
         yield f"a generator joined the pool by {cause[-8:]}, which nobody decided"
+
+
+def _moves(
+    wheel: SimulatedWheel, registry: SimulatedRegistry, cycles: list[Cycle]
+) -> Iterator[str]:
+    """Only promotions and hands move the alias, so the champion is the last one's or the hand's."""
+    ended = {cycle.cycle_id for cycle in cycles if cycle.state is CycleState.ENDED}
+    rows = wheel.store.promotions()
+    moved = list(dict.fromkeys(it.version for it in registry.moves if not it.is_by_hand))
+    for version in set(moved) - {row.version for row in rows}:
+        yield f"the alias was moved to version {version}, which nobody decided"
+    wanted = [row.version for row in rows if row.cycle_id in ended]
+    if (found := [version for version in moved if version in wanted]) != wanted:
+        yield f"versions {wanted} were promoted, but the alias was moved to {found}"

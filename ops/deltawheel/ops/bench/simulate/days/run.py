@@ -29,7 +29,7 @@ from deltawheel.ops.bench.simulate.run import WHEEL, begin_world, has_settled, s
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import SimulatedWheel
 
-__all__ = ["DaysReport", "simulate_days"]
+__all__ = ["DaysReport", "simulate_days", "unsettled"]
 
 DAY_S: Final = 86_400.0
 _PROMPTS_A_DAY: Final = 24
@@ -104,6 +104,16 @@ def _settings(home: Path) -> Settings:
     )
 
 
+async def unsettled(wheel: SimulatedWheel) -> list[str]:
+    """Wait until nothing is open, and say so if that does not come within the plan's patience."""
+    deadline_s = wheel.aio.time() + wheel.plan.patience_s
+    while wheel.aio.time() < deadline_s:
+        if has_settled(wheel) and not wheel.store.open_cycles():
+            return []
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return [f"it has not settled within {wheel.plan.patience_s:.0f} s without faults"]
+
+
 class _Days:
     """The director: what happens outside of training, which drives the loop."""
 
@@ -168,12 +178,12 @@ class _Days:
             self._at_day(day + 1)
         wheel.weather.calm()
         _, waiting = await asyncio.wait(arrivals, timeout=plan.patience_s)
-        await self._settle()
+        found = await unsettled(wheel)
         for task in beside:
             task.cancel()
         self._is_over = True
         self._training.stop()
-        found = [f"{len(waiting)} clients were never answered"] if waiting else []
+        found += [f"{len(waiting)} clients were never answered"] if waiting else []
         found += await stop_all(wheel)
         found += violations(wheel, clients, trouble)
         found += cycle_violations(wheel, self._registry)
@@ -214,14 +224,6 @@ class _Days:
         earlier = [None, *self._registry.versions.values()]
         self._registry.move_by_hand(self._chance.choice(earlier))
         self._wheel.trace.note("operator", f"moves the alias to {self._registry.champion}")
-
-    async def _settle(self) -> None:
-        wheel = self._wheel
-        deadline_s = wheel.aio.time() + wheel.plan.patience_s
-        while wheel.aio.time() < deadline_s:
-            if has_settled(wheel) and not wheel.store.open_cycles():
-                return
-            await asyncio.sleep(_LOOK_EVERY_S)
 
     def _growth(self) -> Iterator[str]:
         """What is bounded in a wheel that stands idle must not have grown with the days."""
