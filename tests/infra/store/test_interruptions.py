@@ -9,9 +9,10 @@ import pytest
 from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.events import InboundMessage
 from deltawheel.contracts.interruptions import Backlog, Deferral, Halt, Outage
+from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.store import Store
 from deltawheel.infra.store.store import SqlStore
-from tests.infra.store.stored import add_asked, in_threads
+from tests.infra.store.stored import TOO_LONG_ID, add_asked, in_threads
 from tests.records import (
     T0,
     a_dead_letter,
@@ -23,6 +24,7 @@ from tests.records import (
 )
 
 MINUTE = timedelta(minutes=1)
+NO_IDS = {"too long for an index": TOO_LONG_ID, "NUL": "a\0b"}
 
 
 def an_outage(since_s: float, until_s: float, dependency: str = "store") -> Outage:
@@ -121,6 +123,42 @@ def test_deferred_record_comes_back_as_the_bytes_that_it_was(store: Store) -> No
     store.add_deferrals([replace(a_deferral(), tries=99)])
     assert claim(store, at_s=0) == [a_deferral()]
     assert store.backlogs() == [Backlog(service="judging", num_records=1, oldest_at=T0)]
+
+
+@pytest.mark.parametrize("prompt_id", NO_IDS.values(), ids=NO_IDS)
+def test_record_that_names_a_prompt_by_no_possible_id_is_deferred_like_any_other(
+    store: Store, prompt_id: str
+) -> None:
+    add_asked(store)
+    garbage = replace(a_deferral(), prompt_key=PromptKey(prompt_id, 3))
+    store.add_deferrals([garbage])
+    assert claim(store, at_s=0) == [replace(garbage, prompt_key=None)]
+    store.add_slot_failures(store.expired(at=seconds(100_000), limit=10))
+    assert [row.lost_slots for row in store.evidence()] == [2], "it explains nobody's lost slots"
+
+
+@pytest.mark.parametrize("prompt_id", NO_IDS.values(), ids=NO_IDS)
+def test_record_that_names_a_prompt_by_no_possible_id_is_buried_like_any_other(
+    store: Store, prompt_id: str
+) -> None:
+    letter = a_dead_letter(prompt_key=PromptKey(prompt_id, 3))
+    store.add_deferrals([replace(a_deferral(), prompt_key=letter.prompt_key)])
+    store.bury([Burial(letter, deferral_id=a_deferral().deferral_id)])
+    after = letter.died_at + MINUTE
+    assert store.unsent_letters(letter.service, before=after, limit=9) == [letter]
+    assert store.backlogs() == []
+    [entry] = store.letter_entries()
+    assert (entry.prompt_key, entry.held_key) == (letter.prompt_key, None)
+
+
+@pytest.mark.parametrize("prompt_id", NO_IDS.values(), ids=NO_IDS)
+def test_record_that_names_a_prompt_by_no_possible_id_speaks_of_nothing_that_is_held(
+    store: Store, prompt_id: str
+) -> None:
+    add_asked(store)
+    assert not store.holds(a_slot_failure().model_copy(update={"prompt_id": prompt_id}))
+    assert not store.holds(a_trace().model_copy(update={"trace_id": prompt_id}))
+    assert store.groups([PromptKey(prompt_id, 0)]) == {}
 
 
 def test_claimed_record_is_nobody_elses_until_its_claim_is_over(store: Store) -> None:

@@ -17,7 +17,7 @@ from deltawheel.infra.store.columns import METADATA
 from deltawheel.infra.store.engine import Database
 from deltawheel.infra.store.schema import REVISIONS, VERSION_TABLE, needs_upgrade
 from deltawheel.infra.store.store import SqlStore
-from tests.infra.store.stored import add_judged
+from tests.infra.store.stored import TOO_LONG_ID, add_judged
 from tests.records import WHEEL, a_dead_letter, a_pair, a_paired_end
 
 assert cycle_tables.CYCLES.name in METADATA.tables, "all tables are declared"
@@ -122,7 +122,8 @@ def test_store_from_before_there_were_migrations_is_taken_over_as_it_is(url: str
 def test_upgrade_names_the_prompts_of_letters_that_were_stored_before(url: str) -> None:
     store = SqlStore(url, wheel=WHEEL)
     prompt = add_judged(store)
-    keys = [prompt.key, None, PromptKey("no\0id", 0), PromptKey("prompt_unknown", 7)]
+    no_ids = [PromptKey("no\0id", 0), PromptKey(TOO_LONG_ID, 0)]
+    keys = [prompt.key, None, *no_ids, PromptKey("prompt_unknown", 7)]
     for number, key in enumerate(keys):
         store.bury([Burial(a_dead_letter(b"%d" % number, prompt_key=key))])
     before = {entry.entry_id: entry for entry in store.letter_entries()}

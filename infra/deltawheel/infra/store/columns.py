@@ -35,10 +35,20 @@ METADATA = MetaData(
 
 
 _NUL: Final = "\0"
+_MAX_KEY_BYTES: Final = 512
+"""Ids take fewer than a hundred; a row of PostgreSQL's indexes ends at 2,704."""
 
 
 def is_key(text: str) -> bool:
-    """Whether both databases can hold this text as it is, so that it may be an id."""
+    """Whether both databases can hold and index this text as it is, so that it may be an id.
+
+    Ids that others write into records may be anything: what finds rows by them, or stores them in
+    a column, asks first.
+    """
+    return _is_text(text) and len(text.encode()) <= _MAX_KEY_BYTES
+
+
+def _is_text(text: str) -> bool:
     if _NUL in text:
         return False
     try:
@@ -88,7 +98,7 @@ class KeyText(TypeDecorator[str]):
         Raises:
             InvalidRecordError: the text holds a NUL, or half of a surrogate pair.
         """
-        if value is not None and not is_key(value):
+        if value is not None and not _is_text(value):
             raise InvalidRecordError(
                 f"{value[:100]!r} holds a NUL character or half of a surrogate pair, which no id, "
                 "name or revision may"

@@ -25,6 +25,7 @@ from deltawheel.contracts.interruptions import Backlog, Deferral
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.infra.store.loop_tables import DEFERRALS, DEFERRED_PROMPTS, HALTS
 from deltawheel.infra.store.part import Part, Row, chunks, insert_missing
+from deltawheel.infra.store.rows import prompt_columns
 
 __all__ = ["SqlDeferrals", "end_deferrals"]
 
@@ -180,8 +181,7 @@ def _row(deferral: Deferral, wheel: str) -> Row:
         "reason": deferral.reason,
         "dependency": deferral.dependency,
         "tries": deferral.tries,
-        "prompt_id": deferral.prompt_key.prompt_id if deferral.prompt_key else None,
-        "round": deferral.prompt_key.round if deferral.prompt_key else None,
+        **prompt_columns(deferral.prompt_key),
         "deferred_at": deferral.deferred_at,
         "due_at": deferral.due_at,
         "deadline_at": deferral.deadline_at,

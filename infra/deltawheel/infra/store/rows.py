@@ -11,7 +11,7 @@ from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
 from deltawheel.contracts.letters import LetterMove
 from deltawheel.contracts.outcome import Closing
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
-from deltawheel.contracts.prompt import Prompt
+from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.slices import ORDER_BY
 from deltawheel.contracts.trace import Trace
 from deltawheel.contracts.transition import Transition
@@ -32,6 +32,7 @@ __all__ = [
     "judgement_row",
     "letter_move_row",
     "pair_row",
+    "prompt_columns",
     "prompt_failure_row",
     "prompt_row",
     "quarantine_row",
@@ -228,8 +229,6 @@ def reason_rows(quarantined: QuarantinedPair, wheel: str) -> list[Row]:
 def dead_letter_row(letter: DeadLetter, wheel: str) -> Row:
     """Return the row of a dead letter; what was bytes stays bytes, for it may be no text."""
     headers = [[name, base64.b64encode(raw).decode()] for name, raw in letter.headers]
-    # It may be garbage that names a prompt by no possible id.
-    key = letter.prompt_key if letter.prompt_key and is_key(letter.prompt_key.prompt_id) else None
     return {
         "wheel": wheel,
         "letter_id": letter.letter_id,
@@ -240,9 +239,20 @@ def dead_letter_row(letter: DeadLetter, wheel: str) -> Row:
         "value": letter.value,
         "headers": json.dumps(headers),
         "payload": letter.model_dump_json(exclude={"key", "value", "headers"}),
-        "prompt_id": key.prompt_id if key else None,
-        "round": key.round if key else None,
+        **prompt_columns(letter.prompt_key),
         "attempt": letter.attempt,
+    }
+
+
+def prompt_columns(key: PromptKey | None) -> Row:
+    """Return the columns that name the prompt of a message, which may come from anybody.
+
+    Garbage that names one by no possible id is kept like any other message, but names nothing.
+    """
+    named = key if key and is_key(key.prompt_id) else None
+    return {
+        "prompt_id": named.prompt_id if named else None,
+        "round": named.round if named else None,
     }
 
 

@@ -68,8 +68,9 @@ def _name_prompts(connection: sa.Connection) -> None:
 
 
 def _is_key(text: str) -> bool:
-    """Whether both databases can hold it; a record may name a prompt by no possible id."""
-    return "\0" not in text and text.encode(errors="replace").decode() == text
+    """Whether both databases can index it; a record may name a prompt by no possible id."""
+    raw = text.encode(errors="replace")
+    return "\0" not in text and raw.decode() == text and len(raw) <= 512
 
 
 def downgrade() -> None:
