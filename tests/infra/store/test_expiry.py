@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, event
 
 from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.store import GroupEnd, Store
@@ -50,6 +51,21 @@ def test_expiry_is_limited_and_leaves_closed_groups_alone(store: Store) -> None:
         [GroupEnd(closing=a_closing(a_prompt("0+1="), outcome=Outcome.DEAD_LETTERED))]
     )
     assert len(store.expired(at=at, limit=10)) == 4
+
+
+def test_no_more_is_read_of_what_has_expired_than_is_asked_for(store: Store) -> None:
+    for number in range(5):
+        add_asked(store, a_prompt(f"{number}+1="))
+    limits: list[int] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        if "expires_at" in statement:
+            limits.append(statement.count("LIMIT"))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    assert len(store.expired(at=seconds(10_000), limit=3)) == 3
+    event.remove(Engine, "before_cursor_execute", note)
+    assert limits == [1]
 
 
 def test_time_in_which_the_wheel_was_stopped_does_not_count(store: Store) -> None:

@@ -50,7 +50,11 @@ class LedgerExpiry(LedgerDebts, SqlOutages):
             return overlap(self._interruptions(connection, since), since, until)
 
     def expired(self, *, at: datetime, limit: int) -> list[SlotFailed]:
-        """Return an end for each open slot whose assignment has expired."""
+        """Return an end for each open slot whose assignment has expired.
+
+        It looks at no more than `limit` prompts, the first to expire. Interruptions move none of
+        them past a prompt that was opened later for as long: what is behind these waits, too.
+        """
         began_at = func.coalesce(TRANSITIONS.c.opened_at, PROMPTS.c.accepted_at, type_=_MOMENT)
         expires_at = func.coalesce(
             TRANSITIONS.c.expires_at, ASSIGNMENTS.c.expires_at, type_=_MOMENT
@@ -69,6 +73,7 @@ class LedgerExpiry(LedgerDebts, SqlOutages):
             .outerjoin(TRANSITIONS, same_attempt(TRANSITIONS, PROMPTS))
             .where(self._is_open(), expires_at <= at, num_ended() < ASSIGNMENTS.c.num_slots)
             .order_by(expires_at, PROMPTS.c.prompt_id, PROMPTS.c.round)
+            .limit(limit)
         )
         failures: list[SlotFailed] = []
         with self._database.reading() as connection:
@@ -77,7 +82,7 @@ class LedgerExpiry(LedgerDebts, SqlOutages):
                 return []
             spans = self._interruptions(connection, min(row.began_at for row in plans))
             moved = {row: row.expires_at + overlap(spans, row.began_at, at) for row in plans}
-            over = [row for row, expires_at in moved.items() if expires_at <= at][:limit]
+            over = [row for row, expires_at in moved.items() if expires_at <= at]
             ended = ended_slots(connection, [PromptKey(row[0], row[1]) for row in over])
         for row in over:
             failures.extend(
