@@ -1,5 +1,7 @@
 """The rows behind events: what an audit of topics compares them with."""
 
+from sqlalchemy import Engine, event
+
 from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.events import event_id
 from deltawheel.contracts.record import Record
@@ -65,6 +67,23 @@ def test_event_without_a_row_or_with_an_impossible_id_finds_nothing(store: Store
 def test_payloads_of_dead_letters_are_known(store: Store) -> None:
     store.bury([Burial(a_dead_letter(b"\xff"))])
     assert store.dead_values([b"\xff", b"alive"]) == {b"\xff"}
+
+
+def test_large_payloads_are_asked_for_a_few_at_a_time(store: Store) -> None:
+    values = [bytes([number]) * 3_000_000 for number in range(4)] + [b"x" * 9_000_000]
+    store.bury([Burial(a_dead_letter(values[3]))])
+    asked: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        if "FROM dead_letters" in statement:
+            asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert store.dead_values([*values, b"small"]) == {values[3]}
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(asked) == 3, "two of 3 MB at a time, and the largest by itself"
 
 
 def test_stored_pairs_are_those_made_in_a_span(store: Store) -> None:

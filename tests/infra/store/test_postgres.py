@@ -1,11 +1,15 @@
 """What only PostgreSQL does: many writers, other zones and orders, keys too long, being away."""
 
+import os
 import random
+import signal
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
+import psycopg
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from deltawheel.contracts.errors import (
     STORE,
@@ -125,6 +129,59 @@ def test_password_is_in_no_message(url: str) -> None:
 def test_database_that_does_not_exist_is_named(url: str) -> None:
     with pytest.raises(RetryLaterError, match='database "nowhere" does not exist'):
         SqlStore(f"postgresql://postgres@/nowhere?{url.partition('?')[2]}", wheel=WHEEL)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop the process behind a connection: its kernel goes on answering for it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+BACKEND = text("SELECT pg_backend_pid()")
+
+
+def test_server_that_falls_silent_is_an_outage_and_another_connection_is_made(url: str) -> None:
+    with closing(Database(url, max_silence_s=0.5)) as database:
+        with database.writing() as connection:
+            pid = connection.scalar(BACKEND)
+            assert isinstance(pid, int)
+        with stopped(pid), database.writing() as connection:
+            assert connection.scalar(BACKEND) != pid
+        with (
+            pytest.raises(
+                RetryLaterError, match=r"does not answer: .*nothing for 0\.5 s"
+            ) as caught,
+            database.writing() as connection,
+            stopped(connection.scalar(BACKEND)),
+        ):
+            connection.execute(text("SELECT 1"))
+        assert caught.value.dependency == STORE
+
+
+def test_statement_that_may_take_long_is_waited_for(url: str) -> None:
+    slow = text("SELECT pg_sleep(0.6)")
+    with closing(Database(url, max_silence_s=0.2)) as database:
+        with database.reading(may_take_long=True) as connection:
+            connection.execute(slow)
+        with pytest.raises(RetryLaterError, match="nothing for"), database.reading() as connection:
+            connection.execute(slow)
+
+
+@pytest.mark.parametrize(("said", "idle"), [("", "10"), ("&keepalives_idle=77", "77")])
+def test_host_that_is_gone_is_noticed_by_the_network_as_soon_as_the_url_says(
+    url: str, said: str, idle: str
+) -> None:
+    with closing(Database(url + said)) as database, database.reading() as connection:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, psycopg.Connection)
+        options = raw.info.get_parameters()
+    assert options["keepalives_idle"] == idle
+    assert (options["keepalives_interval"], options["keepalives_count"]) == ("5", "3")
+    assert options["tcp_user_timeout"] == "30000"
 
 
 def test_server_that_restarts_loses_nothing_and_is_found_again() -> None:

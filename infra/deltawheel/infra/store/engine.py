@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy.exc
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
@@ -29,7 +29,18 @@ from deltawheel.infra.store.schema import find_revision, needs_upgrade
 __all__ = ["Database", "MemoryDatabase", "NoStoreError"]
 
 _BUSY_TIMEOUT_S = 30.0
-_CONNECT_TIMEOUT_S = 10
+_MAX_SILENCE_S = 120.0
+"""How long one statement of the stream may take; the audit and migrations may take longer."""
+
+_POSTGRES_OPTIONS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""For libpq, where the URL says nothing else: a host that is gone is noticed in half a minute."""
+
 _BEGIN = "deltawheel_begin"
 _DIALECTS = ("sqlite", "postgresql")
 _MEANINGS = {
@@ -64,13 +75,21 @@ class NoStoreError(ConfigError):
 class Database:
     """One database and its connections, shared by all threads of a process."""
 
-    def __init__(self, url: str, *, must_exist: bool = False, may_differ: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        must_exist: bool = False,
+        may_differ: bool = False,
+        max_silence_s: float = _MAX_SILENCE_S,
+    ) -> None:
         """Connect and see to the schema.
 
         Args:
             url: SQLAlchemy URL, `sqlite:///…` or `postgresql://…`.
             must_exist: create neither file nor tables.
             may_differ: leave the schema as it is, for whoever is about to change it.
+            max_silence_s: how long a PostgreSQL that says nothing is listened to.
 
         Raises:
             ConfigError: the URL is wrong, the schema is newer than this code, or nothing is there.
@@ -82,7 +101,7 @@ class Database:
         self.name = self._url.database if self._is_sqlite else self._url.render_as_string()
         if self._is_sqlite:
             _find_file(Path(self._url.database or ""), must_exist=must_exist)
-        self._use(_engine(self._url, is_sqlite=self._is_sqlite))
+        self._use(_engine(self._url, is_sqlite=self._is_sqlite, max_silence_s=max_silence_s))
         try:
             self._check_schema(must_exist=must_exist, may_differ=may_differ)
         except BaseException:
@@ -99,9 +118,16 @@ class Database:
         self._reader, self._writer = _modes(engine, is_sqlite=is_sqlite)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Open a transaction that only reads; all its statements see one moment."""
-        with self._translated(), self._reader.begin() as connection:
+    def reading(self, *, may_take_long: bool = False) -> Iterator[Connection]:
+        """Open a transaction that only reads; all its statements see one moment.
+
+        One that may take long is waited for as long as its host is there.
+        """
+        with (
+            self._translated(),
+            self._reader.begin() as connection,
+            _patient(connection) if may_take_long else nullcontext(),
+        ):
             yield connection
 
     @contextmanager
@@ -124,6 +150,7 @@ class Database:
             self._translated(),
             self._writing,
             self._writer.connect() as connection,
+            _patient(connection),
             _unbound(connection),
             connection.begin(),
         ):
@@ -246,12 +273,14 @@ def _nothing_here(name: object) -> NoStoreError:
     )
 
 
-def _engine(url: URL, *, is_sqlite: bool) -> Engine:
+def _engine(url: URL, *, is_sqlite: bool, max_silence_s: float) -> Engine:
     options: dict[str, Any] = {"pool_size": 8, "max_overflow": 24, "pool_pre_ping": not is_sqlite}
     if is_sqlite:
         options["connect_args"] = {"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}
-    elif "connect_timeout" not in url.query:
-        options["connect_args"] = {"connect_timeout": _CONNECT_TIMEOUT_S}
+    else:
+        options["connect_args"] = {
+            name: value for name, value in _POSTGRES_OPTIONS.items() if name not in url.query
+        }
     try:
         engine = create_engine(url, **options)
     except ImportError as error:
@@ -263,7 +292,19 @@ def _engine(url: URL, *, is_sqlite: bool) -> Engine:
         _listen_to_sqlite(engine)
     else:
         event.listen(engine, "connect", _prepare_postgres)
+        if engine.dialect.driver == "psycopg":
+            _listen_to_postgres(engine, max_silence_s)
     return engine
+
+
+def _listen_to_postgres(engine: Engine, max_silence_s: float) -> None:
+    from deltawheel.infra.store.silence import ListeningConnection
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: Dialect, __: object, words: Any, options: Any) -> ListeningConnection:  # noqa: ANN401
+        connection = ListeningConnection.connect(*words, **options)
+        connection.max_silence_s = max_silence_s
+        return connection
 
 
 def _listen_to_sqlite(engine: Engine) -> None:
@@ -306,6 +347,21 @@ def _keep_a_log_ahead(raw: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+@contextmanager
+def _patient(connection: Connection) -> Iterator[None]:
+    """Listen to this connection for as long as its host is there."""
+    raw: Any = connection.connection.driver_connection
+    usual = getattr(raw, "max_silence_s", None)
+    if usual is None:
+        yield
+        return
+    raw.max_silence_s = None
+    try:
+        yield
+    finally:
+        raw.max_silence_s = usual
 
 
 @contextmanager

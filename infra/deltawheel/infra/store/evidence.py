@@ -83,7 +83,7 @@ class LedgerEvidence(Part):
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Read one moment of the store for as long as the audit takes."""
-        with self._database.reading() as connection, _with_room(connection):
+        with self._database.reading(may_take_long=True) as connection, _with_room(connection):
             yield _SqlSnapshot(connection, self._wheel)
 
 

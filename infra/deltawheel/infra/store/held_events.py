@@ -41,6 +41,10 @@ _BEHIND: Mapping[type[Record], tuple[Table, str]] = {
 """Where the record of each class lies, and by which id its rows are found."""
 
 
+_MAX_BYTES_AT_ONCE = 8_000_000
+"""Of values in one statement, each of which may be as large as a message."""
+
+
 class SqlHeldEvents(Part):
     """The `HeldEvents` port."""
 
@@ -71,10 +75,10 @@ class SqlHeldEvents(Part):
     def dead_values(self, values: Sequence[bytes]) -> frozenset[bytes]:
         """Return those of these payloads that a dead letter holds."""
         value = DEAD_LETTERS.c.value
-        with self._database.reading() as connection:
+        with self._database.reading(may_take_long=True) as connection:
             return frozenset(
                 bytes(held)
-                for part in chunks(sorted(set(values)))
+                for part in _chunks_of_bytes(sorted(set(values)))
                 for held in connection.scalars(
                     select(value).where(DEAD_LETTERS.c.wheel == self._wheel, value.in_(part))
                 )
@@ -90,6 +94,21 @@ class SqlHeldEvents(Part):
             streaming = connection.execution_options(yield_per=5_000)
             for pair_id, prompt_id, round_ in streaming.execute(those):
                 yield StoredPair(pair_id, PromptKey(prompt_id, round_))
+
+
+def _chunks_of_bytes(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Cut into pieces that fit one statement, by their number and by their size.
+
+    A value larger than that is a piece by itself.
+    """
+    for part in chunks(values):
+        start, num_bytes = 0, 0
+        for at, value in enumerate(part):
+            if at > start and num_bytes + len(value) > _MAX_BYTES_AT_ONCE:
+                yield part[start:at]
+                start, num_bytes = at, 0
+            num_bytes += len(value)
+        yield part[start:]
 
 
 def _id_of(record: Any) -> str:  # noqa: ANN401
