@@ -1,5 +1,7 @@
 """Stores filled so far, and threads that start at one moment."""
 
+import random
+import string
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Barrier, Thread
@@ -11,6 +13,8 @@ from deltawheel.contracts.transition import Transition, TransitionKind
 from tests.records import a_judgement, a_prompt, a_trace, an_assignment, seconds
 
 LATER = seconds(1000)
+TOO_LONG_ID = "".join(random.Random(0).choices(string.ascii_letters, k=6_000))
+"""PostgreSQL compresses what it indexes, but this cannot be compressed enough."""
 
 
 def add_asked(store: Store, prompt: Prompt | None = None) -> Prompt:

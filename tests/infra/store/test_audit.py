@@ -1,14 +1,17 @@
 """What an audit finds in a store in which one row was deleted, doubled or changed."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Table, delete, insert, inspect, select, text, update
 
 from deltawheel.contracts.audit import Audit, account
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.judgement import Judgement
+from deltawheel.contracts.letters import LetterMove, MoveKind
 from deltawheel.contracts.outcome import Outcome, UnpairedCause
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.store import GroupEnd
@@ -20,6 +23,7 @@ from tests.infra.store.stored import LATER, add_asked, open_next
 from tests.records import (
     WHEEL,
     a_closing,
+    a_dead_letter,
     a_generator,
     a_judgement,
     a_pair,
@@ -497,6 +501,49 @@ def test_column_that_says_otherwise_than_its_payload_is_found_in_depth(
     tampered.do(tamper())
     assert tampered.facts() == []
     assert ("contradictory", fact) in tampered.facts(is_deep=True)
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_deleted_dead_letter_is_missed_by_what_names_it(
+    tampered: Tampered, is_dropped: bool
+) -> None:
+    letter = a_dead_letter(OPEN.wire.encode(), prompt_key=OPEN.key)
+    tampered.store.bury([Burial(letter, [a_slot_failure(an_assignment(OPEN), 1)])])
+    if is_dropped:
+        tampered.store.note_sent([letter.letter_id])
+        move = LetterMove(
+            letter_id=letter.letter_id,
+            kind=MoveKind.DROPPED,
+            by="ada",
+            reason="seen",
+            moved_at=seconds(9),
+        )
+        tampered.store.move_letters([move])
+    assert tampered.facts(is_deep=True) == []
+    tampered.do(delete(tables.DEAD_LETTERS))
+    by = "a letter move" if is_dropped else "an unsent letter"
+    assert tampered.facts() == [("missing", f"{by} without its dead letter")]
+
+
+def test_moved_prompt_has_no_letter_and_none_is_missed(tampered: Tampered) -> None:
+    entries = [entry for entry in tampered.store.letter_entries() if entry.prompt_key == DEAD.key]
+    replayed = tampered.store.replay_prompts(
+        entries, by="ada", reason="mended", at=LATER, expires_at=LATER + timedelta(days=1)
+    )
+    assert len(replayed.moved) == 1
+    assert tampered.facts(is_deep=True) == []
+
+
+def test_dead_letter_whose_bytes_were_changed_is_found_in_depth(tampered: Tampered) -> None:
+    tampered.store.bury([Burial(a_dead_letter())])
+    tampered.do(update(tables.DEAD_LETTERS).values(value=b"other"))
+    assert tampered.facts() == []
+    assert tampered.facts(is_deep=True) == [
+        (
+            "contradictory",
+            "dead_letters.letter_id is not what the letter's bytes and payload say",
+        )
+    ]
 
 
 def test_rows_of_another_wheel_are_nobodys_business(tampered: Tampered, url: str) -> None:

@@ -13,13 +13,16 @@ from sqlalchemy import Float, Table, and_, delete, select, update
 
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.audit import account
+from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.evidence import Finding
 from deltawheel.contracts.interruptions import Outage
+from deltawheel.contracts.letters import LetterMove, MoveKind
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.transition import TransitionKind
 from deltawheel.infra.store import tables
 from deltawheel.infra.store.columns import METADATA, UtcDateTime
 from deltawheel.infra.store.engine import Database
+from deltawheel.infra.store.loop_tables import UNSENT_LETTERS
 from deltawheel.infra.store.store import SqlStore
 from deltawheel.services.curation.pairing import form_pairs, group_end
 from tests.infra.store.stored import open_next
@@ -27,6 +30,7 @@ from tests.postgres import PostgresServer
 from tests.records import (
     T0,
     WHEEL,
+    a_dead_letter,
     a_generator,
     a_judgement,
     a_prompt,
@@ -37,6 +41,13 @@ from tests.records import (
     an_assignment,
     seconds,
 )
+
+
+def a_letter_move(letter_id: str) -> LetterMove:
+    return LetterMove(
+        letter_id=letter_id, kind=MoveKind.DROPPED, by="ada", reason="seen", moved_at=seconds(9)
+    )
+
 
 PROMPTS = tuple(a_prompt(f"{number}+1=", round=number % 2) for number in range(2))
 LEVELS = (4.0, 5.0, 4.0)
@@ -66,6 +77,9 @@ class World:
             "trace": self.trace,
             "judge": self.judge,
             "fail": self.fail,
+            "bury": self.bury,
+            "send letters": lambda *_: self.send_letters(),
+            "drop letters": lambda *_: self.drop_letters(),
             "expire": self.expire,
             "close": lambda prompt, _: self.close(prompt),
             "close with a failed check": lambda prompt, _: self.close(prompt, passes=False),
@@ -108,6 +122,22 @@ class World:
         if group and group.assignment and slot < len(group.assignment.slots):
             failure = a_slot_failure(group.assignment, slot)
             self.store.add_slot_failures([failure.model_copy(update={"attempt": group.attempt})])
+
+    def bury(self, prompt: Prompt, slot: int) -> None:
+        group = self.store.group(prompt.key)
+        if group and group.assignment and slot < len(group.assignment.slots):
+            failure = a_slot_failure(group.assignment, slot)
+            letter = a_dead_letter(prompt.wire.encode(), prompt_key=prompt.key)
+            mark = {"attempt": group.attempt}
+            end = failure.model_copy(update=mark)
+            self.store.bury([Burial(letter.model_copy(update=mark), [end])])
+
+    def send_letters(self) -> None:
+        self.store.note_sent([letter.letter_id for letter in self.store.dead_letters(99)])
+
+    def drop_letters(self) -> None:
+        letters = [each.letter_id for each in self.store.dead_letters(99)]
+        self.store.move_letters([a_letter_move(letter_id) for letter_id in letters])
 
     def expire(self, prompt: Prompt, _: int) -> None:
         outage = Outage(dependency="server:main", began_at=seconds(1), ended_at=seconds(9))
@@ -171,6 +201,9 @@ NAMES = (
     "trace",
     "judge",
     "fail",
+    "bury",
+    "send letters",
+    "drop letters",
     "expire",
     "close",
     "close with a failed check",
@@ -209,6 +242,7 @@ DELETED = (
     tables.PAIR_DELTAS,
     tables.QUARANTINE,
     tables.QUARANTINE_REASONS,
+    tables.DEAD_LETTERS,
 )
 UNSAID = {"payload", "wheel"}
 """Columns that are falsified by hand elsewhere."""
@@ -222,6 +256,8 @@ def is_evidence(world: World, table: Table, row: Any) -> bool:
     Of a prompt in flight it can, and so it can of late work and of attempts that were given up
     before they closed: without the row, the store is one that has not come as far.
     """
+    if table is tables.DEAD_LETTERS:
+        return is_named(world, row["letter_id"])
     if "prompt_id" not in row:
         return True
     key = next(p.key for p in PROMPTS if (p.prompt_id, p.round) == (row["prompt_id"], row["round"]))
@@ -238,6 +274,15 @@ def is_evidence(world: World, table: Table, row: Any) -> bool:
         failed = {failure.slot for failure in group.slot_failures}
         return row["slot"] in group.ended_slots - failed
     return True
+
+
+def is_named(world: World, letter_id: str) -> bool:
+    """Whether a letter is on its way to its topic, or an operator has moved it."""
+    with world.database.reading() as connection:
+        return any(
+            connection.scalar(select(table.c.letter_id).where(table.c.letter_id == letter_id))
+            for table in (UNSENT_LETTERS, tables.LETTER_MOVES)
+        )
 
 
 def hides_in_a_number(world: World, table: Table, row: Any) -> bool:
@@ -280,7 +325,7 @@ def change(world: World, statement: Any) -> None:
 
 closed = [("close", number, 0) for number in range(len(PROMPTS))]
 whole = st.lists(steps, max_size=12).map(
-    lambda more: [*begin, *more[:4], *judged, ("fail", 1, 1), *closed, *more[4:]]
+    lambda more: [*begin, *more[:4], *judged, ("fail", 1, 1), ("bury", 1, 2), *closed, *more[4:]]
 )
 
 
@@ -320,6 +365,8 @@ def another(column: Any, value: Any) -> Any:
     match value:
         case str():
             return f"{value}-falsified"
+        case bytes():
+            return value + b"-falsified"
         case int() | float():
             return value + 7
         case _:

@@ -24,6 +24,7 @@ from deltawheel.infra.store.part import Row, chunks, same_attempt
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
     CLOSINGS,
+    DEAD_LETTERS,
     JUDGEMENTS,
     PAIR_DELTAS,
     PAIRS,
@@ -38,6 +39,8 @@ from deltawheel.infra.store.tables import (
 __all__ = ["contents"]
 
 _ROWS_AT_ONCE: Final = 500
+_LETTERS_AT_ONCE: Final = 16
+"""Each may be as large as a message."""
 
 
 class _Written(NamedTuple):
@@ -74,6 +77,7 @@ def contents(connection: Connection, wheel: str) -> Iterator[Finding]:
     yield from _wrong_marks(connection, wheel)
     yield from _unsaid_failures(connection, wheel)
     yield from _deltas(connection, wheel)
+    yield from _letters(connection, wheel)
 
 
 def _wrong_marks(connection: Connection, wheel: str) -> Iterator[Finding]:
@@ -126,6 +130,24 @@ def _deltas(connection: Connection, wheel: str) -> Iterator[Finding]:
         for part in found.partitions():
             pairs = {row.pair_id: row.payload for row in part}
             yield from _deltas_of(connection, pairs, wheel)
+
+
+def _letters(connection: Connection, wheel: str) -> Iterator[Finding]:
+    """Compare dead letters with their ids, which name their bytes, and with what they say."""
+    streaming = connection.execution_options(yield_per=_LETTERS_AT_ONCE)
+    every = select(DEAD_LETTERS).where(DEAD_LETTERS.c.wheel == wheel)
+    with streaming.execute(every) as found:
+        for row in found.mappings():
+            try:
+                letter = rows.dead_letter_of(row)
+            except ValueError as error:
+                yield _finding(DEAD_LETTERS, row, f"a dead letter that cannot be read: {error}")
+                continue
+            given = rows.dead_letter_row(letter, wheel)
+            for column in sorted(given.keys() - {"payload"}):
+                if row[column] != given[column]:
+                    fact = f"dead_letters.{column} is not what the letter's bytes and payload say"
+                    yield _finding(DEAD_LETTERS, row, fact)
 
 
 def _deltas_of(

@@ -22,12 +22,15 @@ from sqlalchemy import (
 
 from deltawheel.contracts.evidence import Finding, FindingKind
 from deltawheel.contracts.prompt import PromptKey
+from deltawheel.infra.store.loop_tables import UNSENT_LETTERS
 from deltawheel.infra.store.part import among, same_attempt, same_prompt
 from deltawheel.infra.store.rows import EXPIRED, FAILED
 from deltawheel.infra.store.tables import (
     ASSIGNMENTS,
     CLOSINGS,
+    DEAD_LETTERS,
     JUDGEMENTS,
+    LETTER_MOVES,
     PAIR_DELTAS,
     PAIRS,
     PROMPT_FAILURES,
@@ -44,7 +47,9 @@ __all__ = ["COUNTED", "strays", "unproven"]
 _NAMES = {
     ASSIGNMENTS: "assignment",
     CLOSINGS: "closing",
+    DEAD_LETTERS: "dead letter",
     JUDGEMENTS: "judgement",
+    LETTER_MOVES: "letter move",
     PAIRS: "pair",
     PAIR_DELTAS: "delta",
     PROMPTS: "prompt",
@@ -54,6 +59,7 @@ _NAMES = {
     SLOT_ENDS: "slot end",
     TRACES: "trace",
     TRANSITIONS: "transition",
+    UNSENT_LETTERS: "unsent letter",
 }
 """What one row of each of the audited tables is."""
 
@@ -121,7 +127,7 @@ def _finding(kind: FindingKind, fact: str, table: Table, row: Any) -> Finding:  
 
 
 def _orphans(uncounted: Collection[Table]) -> Iterator[_Search]:
-    """Find rows whose prompt, trace, pair or transition is not there."""
+    """Find rows whose prompt, trace, pair, transition or dead letter is not there."""
     for table in (*uncounted, PROMPT_FAILURES, TRANSITIONS):
         prompt = table.c.prompt_id, table.c.round
         yield _without(table, PROMPTS, same_prompt(table, PROMPTS), by=prompt)
@@ -131,6 +137,10 @@ def _orphans(uncounted: Collection[Table]) -> Iterator[_Search]:
     for table in (*reopened, PROMPT_FAILURES):
         opened = same_attempt(table, TRANSITIONS)
         yield _without(table, TRANSITIONS, opened, table.c.attempt > 1)
+    # A move is of a letter, or of one attempt at a prompt, whose colons no letter's id has.
+    of_letter = {LETTER_MOVES: [~LETTER_MOVES.c.letter_id.contains(":")], UNSENT_LETTERS: []}
+    for table, where in of_letter.items():
+        yield _without(table, DEAD_LETTERS, table.c.letter_id == DEAD_LETTERS.c.letter_id, *where)
 
 
 def _without(
