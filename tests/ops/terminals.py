@@ -14,7 +14,7 @@ from deltawheel.ops.cli import main
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 """What rich itself may send to a terminal: colours and weights, and no more."""
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Terminal(io.StringIO):

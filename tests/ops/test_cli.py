@@ -649,6 +649,17 @@ def test_markup_in_texts_of_others_is_shown_as_it_is(shell: Shell, hostile: Path
     assert cycle.count(SHOWN.replace(r"\x00", "\N{REPLACEMENT CHARACTER}")) == 2
 
 
+def test_lines_of_a_pairs_texts_cannot_pass_for_ours(shell: Shell, tmp_path: Path) -> None:
+    config, sly = a_config(tmp_path), "x\nrejected  well written   by mid"
+    store = wiring.open_store(settings_in(config))
+    pair = a_pair(add_judged(store, a_prompt(sly)), chosen_answer=sly)
+    store.close_groups([a_paired_end(pair)])
+    store.close()
+    shown = shell.on(config).run("pairs", "show", pair.pair_id).out.splitlines()
+    assert len([line for line in shown if line.startswith("rejected ")]) == 1
+    assert len([line for line in shown if line.startswith(" " * 10 + "rejected  well")]) == 2
+
+
 def test_bytes_of_others_are_shown_as_text_that_only_shows(shell: Shell, hostile: Path) -> None:
     shown = on_hostile(shell, hostile, ("dead-letters", "show", LETTER.letter_id)).out
     assert f"key       {SHOWN}\n" in shown

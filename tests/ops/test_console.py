@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltawheel.contracts.outcome import Outcome
-from deltawheel.ops.console import age, plain, print_json, print_table
+from deltawheel.ops.console import age, field, plain, print_json, print_table
 from tests.ops.terminals import CONTROL, STYLE, Terminal
 from tests.records import T0, a_pair, seconds
 
@@ -55,6 +55,7 @@ def test_plain_text_holds_no_control_character_but_line_breaks_and_tabs(text: st
         ("\x9b31m", r"\x9b31m"),
         ("a\rb\x08\x00\x7f", r"a\x0db\x08\x00\x7f"),
         ("a\n\tb", "a\n\tb"),
+        ("a\u2028b\u202ec\u2066d", r"a\u2028b\u202ec\u2066d"),
         ("[red]ä 雪 ±[/red]", "[red]ä 雪 ±[/red]"),
         (7, "7"),
     ],
@@ -127,6 +128,21 @@ def test_row_is_one_line_where_no_terminal_reads_it(
     print_table("t", ("pair", "prompt", "text"), [(ids[0], ids[1], "0123456789" * 20)])
     *_, row = STYLE.sub("", printed(capsys)).splitlines()
     assert row.split() == [*ids, "0123456789" * 20]
+
+
+@pytest.mark.parametrize("broken", ["\n", "\r\n", "\t", "\u2028", "\u2029", "\x85", "\v"])
+def test_cell_cannot_pass_for_another_row(broken: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("t", ("pair", "prompt"), [("pair_1", f"x{broken}pair_2  forged")])
+    _, _, row = printed(capsys).splitlines()
+    assert row.split()[0] == "pair_1"
+    assert broken not in row
+
+
+@given(st.text())
+def test_only_the_first_line_of_a_field_begins_where_names_do(text: str) -> None:
+    first, *further = field("prompt", text).splitlines()
+    assert first.startswith("prompt    ")
+    assert all(line.startswith(" " * 10) for line in further)
 
 
 def test_empty_table_still_has_its_title(capsys: pytest.CaptureFixture[str]) -> None:

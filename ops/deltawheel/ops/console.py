@@ -11,9 +11,21 @@ import click
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import Settings
 
-__all__ = ["age", "json_option", "plain", "print_json", "print_table", "settings_of"]
+__all__ = [
+    "age",
+    "field",
+    "json_option",
+    "one_line",
+    "plain",
+    "print_json",
+    "print_table",
+    "settings_of",
+]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What moves a cursor, ends a line unseen, or turns the order of what is read."""
+
+_FIELD_WIDTH = 10
 _UNFOLDED_WIDTH = 1_000_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -33,7 +45,22 @@ def plain(value: object) -> str:
 
     Models, servers and clients write what they like; a terminal must not obey them.
     """
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
+    return _CONTROL.sub(lambda found: _written_out(ord(found[0])), str(value))
+
+
+def one_line(value: object) -> str:
+    r"""Return it as `plain` does, with line breaks and tabs written out too, as in `\n`."""
+    return plain(value).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def field(name: str, text: str) -> str:
+    """Return a name and its text, whose further lines are set in: none passes for one of ours."""
+    further = "\n" + " " * _FIELD_WIDTH
+    return f"{name:<{_FIELD_WIDTH}}" + plain(text).replace("\n", further)
+
+
+def _written_out(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def print_json(value: object) -> None:
@@ -51,7 +78,8 @@ def _wire_form(value: object) -> Any:  # noqa: ANN401
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a title; what models wrote is shown as text, never as markup.
 
-    A terminal's width folds long cells. In a pipe or a file each row stays one line, for grep.
+    A terminal's width folds long cells. In a pipe or a file each row stays one line, for grep,
+    whatever is in its cells.
     """
     from rich.console import Console
     from rich.table import Table
@@ -59,9 +87,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(Text(plain(column)), overflow="fold")
+        table.add_column(Text(one_line(column)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else plain(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else one_line(cell)) for cell in row))
     console = Console(highlight=False)
     if not console.file.isatty():
         console.width = _UNFOLDED_WIDTH

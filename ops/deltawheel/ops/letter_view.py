@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from deltawheel.contracts.dead_letter import DeadLetter
 from deltawheel.contracts.letters import LetterEntry
 from deltawheel.contracts.store import Group
+from deltawheel.ops.console import field
 
 __all__ = ["LetterView", "PromptView", "View", "entry_json"]
 
@@ -76,10 +77,10 @@ class LetterView:
         yield f"by        {letter.service}: {letter.error}"
         if key := letter.prompt_key:
             held = "" if entry.domain is not None else ", which the store does not hold"
-            yield f"prompt    {key.prompt_id}:{key.round}{held}"
-        yield f"key       {_shown(letter.key, _SHORT_CHARS)}"
+            yield field("prompt", f"{key.prompt_id}:{key.round}{held}")
+        yield field("key", _shown(letter.key, _SHORT_CHARS))
         for name, raw in letter.headers:
-            yield f"header    {name}: {_shown(raw, _SHORT_CHARS)}"
+            yield field("header", f"{name}: {_shown(raw, _SHORT_CHARS)}")
         yield f"value     {entry.num_bytes} bytes"
         yield _indented(_shown(letter.value, _MAX_CHARS))
 
@@ -102,7 +103,7 @@ class PromptView:
         yield from _head(self.entry)
         yield f"domain    {self.group.prompt.domain}"
         for failure in self.group.slot_failures:
-            yield f"slot {failure.slot}    {failure.reason}"
+            yield field(f"slot {failure.slot}", failure.reason)
         yield "asked"
         yield _indented(_cut(self.group.prompt.messages[-1].content, _MAX_CHARS))
 
@@ -115,10 +116,10 @@ def _bytes_json(raw: bytes | None) -> dict[str, str | None] | None:
 
 def _head(entry: LetterEntry) -> Iterator[str]:
     yield f"id        {entry.entry_id}"
-    yield f"reason    {entry.reason}"
+    yield field("reason", entry.reason)
     yield f"died      {entry.died_at.isoformat()}, in attempt {entry.attempt}"
     if move := entry.move:
-        yield f"{move.kind.value:<9} by {move.by} at {move.moved_at.isoformat()}: {move.reason}"
+        yield field(move.kind.value, f"by {move.by} at {move.moved_at.isoformat()}: {move.reason}")
 
 
 def _text_of(raw: bytes) -> str | None:

@@ -7,7 +7,14 @@ from datetime import timedelta
 import click
 
 from deltawheel.contracts.errors import DeltawheelError
-from deltawheel.ops.console import json_option, plain, print_json, print_table, settings_of
+from deltawheel.ops.console import (
+    field,
+    json_option,
+    plain,
+    print_json,
+    print_table,
+    settings_of,
+)
 from deltawheel.ops.operator import by_option, reason_option
 
 __all__ = ["command"]
@@ -63,9 +70,9 @@ def show_pair(context: click.Context, pair_id: str, as_json: bool) -> None:
     if as_json:
         print_json(pair)
         return
-    click.echo(f"prompt    {plain(pair.prompt.messages[-1].content)}")
+    click.echo(field("prompt", pair.prompt.messages[-1].content))
     for side, judged in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        click.echo(f"{side:<9} {plain(judged.trace.text)}   by {plain(judged.trace.generator)}")
+        click.echo(field(side, f"{judged.trace.text}   by {judged.trace.generator}"))
     rows = [
         (
             name,

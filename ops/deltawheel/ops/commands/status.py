@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deltawheel.ops.console import age, json_option, plain, print_json, print_table, settings_of
+from deltawheel.ops.console import (
+    age,
+    json_option,
+    one_line,
+    plain,
+    print_json,
+    print_table,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from deltawheel.contracts.cycle import Cycle
@@ -122,7 +130,7 @@ def _show_rows(progress: "Progress") -> None:
 def _show_waiting(entry: "LetterEntry") -> None:
     where = f"{entry.service}: " if entry.service else ""
     click.echo(
-        f"newest dead letter {entry.entry_id}: {plain(where + entry.reason[:_CUT])}; "
+        f"newest dead letter {entry.entry_id}: {one_line(where + entry.reason[:_CUT])}; "
         "`deltawheel dead-letters list` shows all"
     )
 
