@@ -15,9 +15,14 @@ from tests.ops.bench.simulate.mutations import (
     KeylessStore,
     LastWriterWins,
     LateProducer,
+    LetterlessProducer,
     eager_consumer,
+    forgetful_consumer,
+    late_acceptance,
+    late_closings,
     late_consumer,
     late_store,
+    unburying_store,
 )
 
 NUM_SEEDS = 25
@@ -36,8 +41,8 @@ class Mutation:
     make_store: Callable[[], SimulatedStore] | None = None
 
 
-def keyless(table: str) -> Mutation:
-    make = cache(partial(KeylessStore, table, wheel=WHEEL))
+def keyless(table: str, *more: str) -> Mutation:
+    make = cache(partial(KeylessStore, table, *more, wheel=WHEEL))
     return Mutation(f"more than one row in {table}", make_store=make)
 
 
@@ -52,6 +57,19 @@ MUTATIONS = {
     "commit, publish, effect": Mutation(
         "prompts are lost", Wrappers(store=late_store, consumer=eager_consumer)
     ),
+    "publish, commit, closing": Mutation("prompts are lost", Wrappers(store=late_closings)),
+    "answer, acceptance": Mutation(
+        "was answered with 202 and is not in the store", Wrappers(store=late_acceptance)
+    ),
+    "commits are forgotten": Mutation(
+        "not everything is committed", Wrappers(consumer=forgetful_consumer)
+    ),
+    "only monitoring's letters are stored": Mutation(
+        "has become no dead letter of", Wrappers(store=unburying_store)
+    ),
+    "letters are not published": Mutation(
+        "was never published", Wrappers(producer=LetterlessProducer)
+    ),
     "a zombie replaces what the first writer stored": Mutation(
         "was published with 2 different payloads",
         make_store=cache(partial(LastWriterWins, wheel=WHEEL)),
@@ -60,6 +78,9 @@ MUTATIONS = {
     "judgements have no key": keyless("judgements"),
     "slot ends have no key": keyless("slot_ends"),
     "closings have no key": keyless("closings"),
+    # A group that is closed gets no pair: the closing's key would shield the pair's.
+    "pairs have no key": keyless("pairs", "closings"),
+    "dead letters have no key": keyless("dead_letters"),
 }
 
 
@@ -102,4 +123,6 @@ def test_the_same_seeds_are_clean_without_a_mutation(seeds: range) -> None:
 def test_a_late_commit_alone_costs_nothing_but_redeliveries() -> None:
     for seed in range(5):
         report = play(seed, Mutation("nothing", Wrappers(consumer=late_consumer)))
-        assert report.is_clean, (seed, report.violations)
+        # A late commit may set a group back, which commits again only once something comes.
+        costs = [it for it in report.violations if "not everything is committed" not in it]
+        assert not costs, (seed, costs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,29 @@ EFFECT_VERBS = {"acquire", "add", "begin", "bury", "claim", "close", "end", "fin
     *("note", "open", "postpone", "release", "renew", "replay", "resume", "watch")
 }
 """How methods of the store begin that change something."""
+
+HAPPENED = {
+    Fault.CRASH: r"DIES (before|after|at) ",
+    Fault.STOP: r"is stopped$",
+    Fault.BLACKOUT: r"DIES in a blackout$",
+    Fault.ZOMBIE: r"DIES as a zombie$",
+    Fault.FREEZE: r"freezes for",
+    Fault.REBALANCE: r"(generation|judging|curation|monitoring)#([6-9]|\d\d+) +takes ",
+    Fault.STORE_BUSY: r"store busy: ",
+    Fault.STORE_OUTAGE: r"store down: ",
+    Fault.BROKER_FLAKY: r"answer lost: (publishes|commits) ",
+    Fault.BROKER_OUTAGE: r"put off: the broker in memory does not answer",
+    Fault.BROKER_LOSS: r"refills the broker with [1-9]",
+    Fault.UNFENCED: r"is no member, and its commit is taken$",
+    Fault.REDELIVERY: r"delivers again ",
+    Fault.GARBAGE: r"publishes garbage ",
+    Fault.MODELS_FLAKY: r"answers with nothing$",
+    Fault.MODELS_OUTAGE: r"(strong|mid|weak) is down$",
+    Fault.JUDGE_FLAKY: r"the judge is flaky: ",
+    Fault.REPLAY: r"operator#\d+ +(opened [1-9]|move_\w+|\w+ [0-9a-f]{8}$)",
+    Fault.CLOCK_JUMP: r"has a clock that jumps by",
+}
+"""The line of the trace in which a fault has had its effect, rather than been meant to have it."""
 
 
 def check(run: Run) -> Report:
@@ -92,9 +116,31 @@ def test_a_seed_goes_the_same_way_in_another_process(hash_seed: str) -> None:
     assert (told["digest"], told["trace"]) == (simulate(5).digest, list(simulate(5).lines))
 
 
-def test_every_fault_is_drawn_and_happens() -> None:
+def test_every_fault_is_drawn() -> None:
     drawn = {fault for seed in range(60) for fault in Plan.of(SeededRandom(seed)).faults}
     assert drawn == set(Fault)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_every_fault_happens_and_costs_nothing(fault: Fault) -> None:
+    """Each alone, but for the fence: only who is stopped after a freeze finds that it is gone."""
+    company = {Fault.FREEZE, Fault.STOP} if fault is Fault.UNFENCED else set()
+    plan = Plan(
+        num_prompts=3,
+        arrive_within_s=10.0,
+        trouble_within_s=15.0,
+        partitions=2,
+        faults=frozenset({fault, *company}),
+        crash_share=0.05 if fault is Fault.CRASH else 0.0,
+        flaky_share=0.3,
+        num_troubles=8 if company else 4,
+    )
+    for seed in range(10):
+        report = simulate(seed, plan=plan)
+        assert report.is_clean, (seed, report.violations)
+        if any(re.search(HAPPENED[fault], line) for line in report.lines):
+            return
+    pytest.fail(f"10 seeds, and nothing of {fault.value} happened")
 
 
 def test_each_method_of_the_store_is_known_to_read_or_is_at_risk() -> None:

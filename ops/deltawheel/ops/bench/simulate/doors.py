@@ -14,7 +14,7 @@ from deltawheel.contracts.store import Store
 from deltawheel.ops.bench.simulate.plan import Fault, Side
 from deltawheel.ops.bench.simulate.process import KilledError, Process
 
-__all__ = ["READS", "ConsumerDoor", "FailpointsDoor", "ProducerDoor", "store_door"]
+__all__ = ["READS", "ConsumerDoor", "FailpointsDoor", "ProducerDoor", "name_of", "store_door"]
 
 READS: Final = frozenset(
     {
@@ -102,7 +102,8 @@ class StoreDoor:
         self._process.check()
         weather = self._process.weather
         if weather.is_store_down or weather.strikes(Fault.STORE_BUSY):
-            self._process.trace.note(self._process.name, f"store busy: {name}")
+            state = "down" if weather.is_store_down else "busy"
+            self._process.trace.note(self._process.name, f"store {state}: {name}")
             raise RetryLaterError("the store is busy", dependency=STORE)
 
 
@@ -185,9 +186,15 @@ class ConsumerDoor:
             raise RetryLaterError("the broker did not take the commit", dependency=BROKER)
         process.perform(
             f"commits {_offsets(offsets)}",
-            lambda: self._consumer.commit(offsets),
+            lambda: self._commit(offsets),
             lost=lambda: weather.strikes(Fault.BROKER_FLAKY),
         )
+
+    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        is_member = self._consumer.has_joined()
+        self._consumer.commit(offsets)
+        if not is_member:
+            self._process.trace.note(self._process.name, "is no member, and its commit is taken")
 
     def assigned(self) -> frozenset[TopicPartition]:
         """Return the partitions held."""
@@ -240,10 +247,11 @@ class FailpointsDoor:
 
 
 def _publishing(messages: Sequence[OutboundMessage]) -> str:
-    return f"publishes {', '.join(map(_name_of, messages))}"
+    return f"publishes {', '.join(map(name_of, messages))}"
 
 
-def _name_of(message: OutboundMessage) -> str:
+def name_of(message: OutboundMessage) -> str:
+    """Name a message in the trace: its topic, and the end of its event's id or of its key."""
     topic = message.topic.partition(".")[2]
     identity = dict(message.headers).get("ce_id", message.key or b"")
     return f"{topic}:{identity.decode(errors='replace')[-8:]}"

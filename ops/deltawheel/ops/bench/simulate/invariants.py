@@ -17,6 +17,7 @@ from deltawheel.contracts.trace import Trace
 from deltawheel.ops.bench.simulate.clients import Client
 from deltawheel.ops.bench.simulate.nature import Expected
 from deltawheel.ops.bench.simulate.plan import Fault
+from deltawheel.ops.bench.simulate.services import TOPICS
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import SimulatedWheel
 from deltawheel.services.generation.rotation import generator_pairs, round_robin
@@ -69,8 +70,11 @@ def _doubles(wheel: SimulatedWheel) -> Iterator[str]:
 def _outcome(wheel: SimulatedWheel, group: Group) -> Iterator[str]:
     """Compare with what a wheel would have made of it in which nothing goes wrong."""
     key, assignment, closing = group.prompt.key, group.assignment, group.closing
-    if assignment is None or closing is None:
+    if closing is None:
         return  # the audit has named it
+    if assignment is None:
+        yield f"prompt {_short(key)} ended without an assignment, though the pool was never empty"
+        return
     pool = Pool.from_log(wheel.store.pool_log())
     dealt = round_robin(key, generator_pairs(pool, None))
     if not pool.promoted and tuple(slot.generator for slot in assignment.slots) != dealt:
@@ -161,10 +165,26 @@ def _dead_letters(
     for letter in letters:
         if letter.value not in garbage and not _is_unjudgeable(wheel, letter.topic, letter.value):
             yield f"{letter.service} gave up a valid record of {letter.topic}: {letter.reason}"
-    lying = {letter.value for letter in letters}
+        if (letter.service, letter.value or b"") not in wheel.published.letters:
+            yield f"a dead letter of {letter.service} was never published: {letter.value!r}"
+    if unsent := wheel.unsent_letters():
+        yield f"{len(unsent)} dead letters were never noted as sent"
+    if not wheel.has_lost_broker:
+        yield from _garbage(wheel, trouble, {(letter.service, letter.value) for letter in letters})
+
+
+def _garbage(
+    wheel: SimulatedWheel, trouble: Trouble, lying: set[tuple[str, bytes | None]]
+) -> Iterator[str]:
+    """Every service that reads the topic has to give it up: one's letter hides no other's."""
     for message in trouble.garbage:
-        if message.value not in lying and not wheel.has_lost_broker:
-            yield f"garbage on {message.topic} has become no dead letter: {message.value!r}"
+        for service, topics in TOPICS.items():
+            is_read = message.topic in {topic.of(wheel.settings.wheel) for topic in topics}
+            if is_read and (service, message.value) not in lying:
+                yield (
+                    f"garbage on {message.topic} has become no dead letter of {service}: "
+                    f"{message.value!r}"
+                )
 
 
 def _is_unjudgeable(wheel: SimulatedWheel, topic: str, value: bytes | None) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deltawheel.contracts.clock import Random
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
@@ -55,14 +55,23 @@ class SimulatedModels:
         self.process.trace.note(self.process.name, f"asks {generator.name} {seed % 10_000:04}")
         await asyncio.sleep(self.random.random() * 2.0)
         await self._fail_sometimes(generator)
-        return self._completion(generator, seed, len(asked))
+        completion = self._completion(generator, seed, len(asked))
+        if self.weather.strikes(Fault.MODELS_FLAKY):
+            self._note(f"{generator.name} answers with nothing")
+            return replace(completion, answer="", served_model="", completion_tokens=0)
+        return completion
+
+    def _note(self, what: str) -> None:
+        self.process.trace.note(self.process.name, what)
 
     async def _fail_sometimes(self, generator: Generator) -> None:
         name = f"server:{generator.name}"
         if self.weather.are_models_down:
+            self._note(f"{generator.name} is down")
             raise RetryLaterError("the server is down", dependency=name)
         if not self.weather.strikes(Fault.MODELS_FLAKY, weight=2.0):
             return
+        self._note(f"{generator.name} is flaky")
         match self.random.randrange(0, 4):
             case 0:
                 raise RetryLaterError("503", retry_after_s=1.0, dependency=name)
@@ -120,6 +129,7 @@ class SimulatedJudge:
         return self._assess(trace, rubric)
 
     async def _disappoint(self, trace: Trace, rubric: Rubric) -> Assessment:
+        self.process.trace.note(self.process.name, f"the judge is flaky: {trace.trace_id[-8:]}")
         match self.random.randrange(0, 4):
             case 0:
                 raise RetryLaterError("the judge is busy", dependency="judge")

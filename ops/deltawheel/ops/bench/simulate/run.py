@@ -17,7 +17,6 @@ from deltawheel.contracts.settings import (
     RuntimeSettings,
     Settings,
 )
-from deltawheel.contracts.topics import Topic
 from deltawheel.infra import wiring
 from deltawheel.infra.simulated.store import SimulatedStore
 from deltawheel.infra.simulated.virtual_time import VirtualTimeLoop
@@ -25,7 +24,7 @@ from deltawheel.ops.bench.simulate.clients import Client
 from deltawheel.ops.bench.simulate.invariants import violations
 from deltawheel.ops.bench.simulate.plan import Plan
 from deltawheel.ops.bench.simulate.process import adopt_tasks, owner_of_call
-from deltawheel.ops.bench.simulate.services import LOOPS
+from deltawheel.ops.bench.simulate.services import TOPICS
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import BEGAN_AT, SimulatedWheel, Wrappers
 
@@ -188,6 +187,11 @@ async def _play(wheel: SimulatedWheel) -> list[str]:
     while not has_settled(wheel) and wheel.aio.time() < deadline_s:
         await asyncio.sleep(_LOOK_EVERY_S)
     found = [f"{len(waiting)} clients were never answered"] if waiting else []
+    if not has_settled(wheel):
+        found.append(
+            f"after {plan.patience_s:.0f} s not everything is committed, or records are still "
+            "deferred, or letters unsent"
+        )
     found += await stop_all(wheel)
     found += violations(wheel, clients, trouble)
     for arrival in waiting:
@@ -196,25 +200,15 @@ async def _play(wheel: SimulatedWheel) -> list[str]:
 
 
 def has_settled(wheel: SimulatedWheel) -> bool:
-    """Whether every record is committed by every group, and every prompt has its outcome."""
+    """Whether every group has committed all, every prompt has ended, and every letter is sent."""
     ends = wheel.bus.ends()
-    topics = {"generation": (Topic.PROMPTS, Topic.PROMOTIONS), "judging": (Topic.TRACES,)}
-    topics |= {"curation": (Topic.JUDGEMENTS,)}
-    for group in LOOPS:
-        names = {topic.of(WHEEL) for topic in topics.get(group, _SEEN_BY_MONITORING)}
+    for group, topics in TOPICS.items():
+        names = {topic.of(WHEEL) for topic in topics}
         committed = wheel.bus.committed(group)
         if any(end > committed.get(at, 0) for at, end in ends.items() if at.topic in names):
             return False
-    return wheel.store.progress().is_drained and not wheel.store.backlogs()
-
-
-_SEEN_BY_MONITORING: Final = (
-    Topic.PROMPTS,
-    Topic.TRACES,
-    Topic.JUDGEMENTS,
-    Topic.PAIRS,
-    Topic.PROMOTIONS,
-)
+    is_drained = wheel.store.progress().is_drained and not wheel.store.backlogs()
+    return is_drained and not wheel.unsent_letters()
 
 
 async def stop_all(wheel: SimulatedWheel) -> list[str]:

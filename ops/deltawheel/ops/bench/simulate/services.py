@@ -8,6 +8,7 @@ from deltawheel.contracts.clock import Clock, Random
 from deltawheel.contracts.ports import ChatModel, Failpoints, Judge, PairChecks, Telemetry
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
+from deltawheel.contracts.topics import Topic
 from deltawheel.services.curation.handler import Curation
 from deltawheel.services.generation.handler import Generation
 from deltawheel.services.judging.handler import Judging
@@ -16,7 +17,7 @@ from deltawheel.services.runtime.dependencies import Dependencies
 from deltawheel.services.runtime.guards import GuardedChatModel, GuardedJudge
 from deltawheel.services.runtime.handler import Handler
 
-__all__ = ["LOOPS", "QuietTelemetry", "Surroundings"]
+__all__ = ["LOOPS", "TOPICS", "QuietTelemetry", "Surroundings"]
 
 
 class QuietTelemetry:
@@ -49,10 +50,12 @@ class Surroundings:
 
 
 def _generation(parts: Surroundings) -> Handler:
+    models = GuardedChatModel(parts.models, parts.dependencies)
     return Generation(
         settings=parts.settings,
         store=parts.store,
-        models=GuardedChatModel(parts.models, parts.dependencies),
+        models=models,
+        on_dealt=models.expect,
         judge_revision=parts.judge.revision,
         clock=parts.clock,
         telemetry=parts.telemetry,
@@ -102,3 +105,17 @@ LOOPS: Final[Mapping[str, Callable[[Surroundings], Handler]]] = {
     "monitoring": _monitoring,
 }
 """The services that live on topics, each with what builds its handler."""
+
+TOPICS: Final[Mapping[str, tuple[Topic, ...]]] = {
+    "generation": (Topic.PROMPTS, Topic.PROMOTIONS),
+    "judging": (Topic.TRACES,),
+    "curation": (Topic.JUDGEMENTS,),
+    "monitoring": (
+        Topic.PROMPTS,
+        Topic.TRACES,
+        Topic.JUDGEMENTS,
+        Topic.PAIRS,
+        Topic.PROMOTIONS,
+    ),
+}
+"""What each must read to its end. Not asked of the handlers: one that forgets a topic is found."""

@@ -8,12 +8,12 @@ from typing import Final
 from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.events import OutboundMessage
 from deltawheel.contracts.store import Store
-from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.transition import TransitionKind
+from deltawheel.ops.bench.simulate.doors import name_of
 from deltawheel.ops.bench.simulate.garbage import make_garbage
 from deltawheel.ops.bench.simulate.plan import Fault
 from deltawheel.ops.bench.simulate.process import KilledError, Process
-from deltawheel.ops.bench.simulate.services import LOOPS
+from deltawheel.ops.bench.simulate.services import LOOPS, TOPICS
 from deltawheel.ops.bench.simulate.wheel import Life, SimulatedWheel
 from deltawheel.ops.outbox import Outbox
 from deltawheel.ops.replay import Mover
@@ -161,14 +161,15 @@ class Trouble:
 
     async def _redelivery(self) -> None:
         published = self._wheel.published.messages
-        if published:
-            self._send(self._chance.choice(published))
+        if published and self._send(message := self._chance.choice(published)):
+            self._wheel.trace.note("world", f"delivers again {name_of(message)}")
 
     async def _garbage(self) -> None:
-        topic = self._chance.choice((Topic.PROMPTS, Topic.TRACES, Topic.JUDGEMENTS))
+        topic = self._chance.choice(TOPICS["monitoring"])
         garbage = make_garbage(topic, self._chance, wheel=self._wheel.settings.wheel)
         if self._send(garbage):
             self.garbage.append(garbage)
+            self._wheel.trace.note("world", f"publishes garbage {name_of(garbage)}")
 
     def _send(self, message: OutboundMessage) -> bool:
         try:

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
 from deltawheel.contracts.clock import Random
+from deltawheel.contracts.dead_letter import DeadLetter
 from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.events import InboundMessage, OutboundMessage
 from deltawheel.contracts.ports import Consumer, Producer
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
+from deltawheel.contracts.topics import Topic
 from deltawheel.infra import wiring
 from deltawheel.infra.memory_bus import MemoryConsumer
 from deltawheel.infra.simulated.store import SimulatedStore
@@ -45,6 +47,9 @@ __all__ = ["GATEWAY", "SERVICES", "Life", "Published", "SimulatedWheel", "Wrappe
 GATEWAY: Final = "gateway"
 SERVICES: Final = (GATEWAY, *LOOPS)
 BEGAN_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_AFTER_ALL: Final = BEGAN_AT + timedelta(days=10_000)
+_ALL: Final = 100_000
+_STAGE: Final = "__connect.errors.stage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +69,15 @@ class Published:
     payloads: dict[str, set[bytes]] = field(default_factory=dict)
     first_at_s: dict[str, float] = field(default_factory=dict)
     messages: list[OutboundMessage] = field(default_factory=list)
+    letters: set[tuple[str, bytes]] = field(default_factory=set)
+    """What lay on the topic of dead letters: which service gave up which value."""
 
     def add(self, messages: Sequence[OutboundMessage]) -> None:
         """Take note of what was published."""
         for message in messages:
+            if message.topic.endswith(f".{Topic.DEAD_LETTERS.value}"):
+                service = dict(message.headers)[_STAGE].decode()
+                self.letters.add((service, message.value or b""))
             if (identity := dict(message.headers).get("ce_id")) is None:
                 continue
             name = identity.decode()
@@ -233,6 +243,14 @@ class SimulatedWheel:
             place = (service, message.topic, message.partition, message.offset)
             self.num_redelivered += place in self._taken
             self._taken.add(place)
+
+    def unsent_letters(self) -> list[DeadLetter]:
+        """Return the dead letters of which nobody has noted that the broker has them."""
+        return [
+            letter
+            for service in LOOPS
+            for letter in self.store.unsent_letters(service, before=_AFTER_ALL, limit=_ALL)
+        ]
 
     def lose_broker(self) -> None:
         """Let the broker start afresh with nothing."""
