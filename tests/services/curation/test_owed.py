@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deltawheel.contracts.errors import InvalidRecordError
 from deltawheel.contracts.events import InboundMessage, OutboundMessage, decode
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.store import Store
@@ -18,11 +19,14 @@ from tests.services.fakes import FakeClock, add_asked, add_judged
 
 @dataclass
 class FakeProducer:
-    """Keeps the batches that it was given."""
+    """Keeps the batches that it was given; longer values it does not take."""
 
+    max_bytes: int = 4_000_000
     batches: list[list[OutboundMessage]] = field(default_factory=list)
 
     def publish(self, messages: Sequence[OutboundMessage]) -> None:
+        if any(len(message.value or b"") > self.max_bytes for message in messages):
+            raise InvalidRecordError("too large")
         self.batches.append(list(messages))
 
     def close(self) -> None:
@@ -149,3 +153,14 @@ def test_nothing_is_published_where_nothing_is_owed(store: Store) -> None:
     producer = FakeProducer()
     assert republish_all(store, producer, FakeClock(), wheel=WHEEL) == 0
     assert producer.batches == []
+
+
+def test_event_that_is_too_large_for_the_broker_is_passed_over_with_an_error(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, producer = FakeClock(), FakeProducer(max_bytes=4_000)
+    prompts = [a_prompt(f"{number}+1=", accepted_at=clock.at) for number in range(10)]
+    store.add_prompts([*prompts, a_prompt("x" * 5_000, accepted_at=clock.at)])
+    assert republish_all(store, producer, clock, wheel=WHEEL) == 10
+    assert sorted(producer.published, key=repr) == sorted(prompts, key=repr)
+    assert "is not published: too large" in caplog.text

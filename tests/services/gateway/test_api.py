@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -16,13 +16,18 @@ from anyio import to_thread
 from fastapi.testclient import TestClient
 
 from deltawheel.contracts.cycle import CycleState
-from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
+from deltawheel.contracts.errors import (
+    ConfigError,
+    DeltawheelError,
+    InvalidRecordError,
+    RetryLaterError,
+)
 from deltawheel.contracts.events import OutboundMessage
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.generator import PoolEvent, PoolEventKind
 from deltawheel.contracts.prompt import Prompt, PromptKey
-from deltawheel.contracts.settings import GatewaySettings, Settings
+from deltawheel.contracts.settings import BrokerSettings, GatewaySettings, Settings
 from deltawheel.contracts.topics import Topic
 from deltawheel.infra.credentials import TOKEN_VARIABLE, gateway_token
 from deltawheel.infra.store.store import SqlStore
@@ -618,3 +623,28 @@ def test_generators_are_the_members_of_the_pool_most_capable_first(wheel: Wheel)
     wheel.store.add_pool_events([drained])
     members = wheel.client.get("/v1/generators").json()
     assert [member["name"] for member in members] == ["strong", "weak"]
+
+
+def test_prompt_that_is_too_large_for_the_broker_is_refused_and_not_stored(empty: Wheel) -> None:
+    settings = Settings(
+        wheel=WHEEL,
+        gateway=GatewaySettings(max_prompt_chars=200_000),
+        broker=BrokerSettings(max_message_bytes=100_000),
+    )
+    gateway = replace(empty.gateway, settings=settings)
+    with TestClient(make_app(gateway, token=None)) as client:
+        response = client.post("/v1/prompts", json={"prompts": [SUM, {"text": "x" * 100_000}]})
+    [fault] = assert_refused(empty, response)
+    assert fault["index"] == 1
+    assert "broker.max_message_bytes is 100000" in fault["detail"]
+
+
+def test_prompt_whose_event_the_broker_refuses_is_accepted_since_it_is_stored(
+    empty: Wheel,
+) -> None:
+    def refuse() -> None:
+        raise InvalidRecordError("the broker takes no record of this size")
+
+    empty.producer.at_publish = refuse
+    assert empty.submit(SUM).status_code == 202
+    assert empty.num_stored == 1

@@ -61,6 +61,7 @@ class Stage:
         self.clock = FakeClock()
         self.telemetry = PrometheusTelemetry()
         self.failpoints = FakeFailpoints()
+        self.dealt: list[set[str]] = []
         self.store.add_pool_events([a_pool_event(a_generator(name)) for name in ("strong", "weak")])
         self.handler = self.another()
 
@@ -74,6 +75,7 @@ class Stage:
             clock=self.clock,
             telemetry=self.telemetry,
             failpoints=self.failpoints,
+            on_dealt=lambda generators: self.dealt.append({each.name for each in generators}),
         )
 
     def accept(self, prompt: Prompt | None = None) -> Prompt:
@@ -131,6 +133,23 @@ async def test_prompt_is_answered_by_two_and_their_traces_returned_as_stored(sta
     assert slots_of(events) == [(0, "strong"), (1, "weak")]
     assert list(held(stage.store, prompt).traces.values()) == events
     assert stage.models.messages == [prompt.messages, prompt.messages]
+
+
+async def test_who_is_dealt_to_is_told_of_before_anybody_is_asked_and_when_that_changes(
+    stage: Stage,
+) -> None:
+    dealt, late = stage.accept(), stage.accept(a_prompt("2+2="))
+    stage.store.add_assignments([an_assignment(dealt)])
+    stage.models = refusing("strong", RetryLaterError("busy"))
+    member = stage.another()
+    with pytest.raises(RetryLaterError):
+        await member.handle(dealt)
+    assert stage.dealt == [{"strong", "weak"}]
+    stage.drain("weak")
+    stage.clock.wait(2)
+    with pytest.raises(RetryLaterError, match="no two generators"):
+        await member.handle(late)
+    assert stage.dealt[1:] == [set()]
 
 
 async def test_assignment_is_stored_before_the_first_model_call(stage: Stage) -> None:
@@ -493,3 +512,25 @@ async def test_prompt_does_not_expire_by_what_the_wheel_stood_still(stage: Stage
     stage.clock.at = prompt.accepted_at + timedelta(days=3)
     with pytest.raises(RetryLaterError, match="no two generators"):
         await stage.handler.handle(prompt)
+
+
+async def test_trace_that_is_too_large_for_the_broker_ends_its_slot_and_is_not_stored(
+    stage: Stage,
+) -> None:
+    answer = "x" * (SETTINGS.broker.max_message_bytes // 2)
+    stage.models.answer = lambda one: a_completion(answer if one.name == "strong" else "2")
+    prompt = stage.accept()
+    failure, trace = await stage.handler.handle(prompt)
+    assert isinstance(failure, SlotFailed)
+    assert isinstance(trace, Trace)
+    assert "broker.max_message_bytes (4000000) leaves" in failure.reason
+    assert list(held(stage.store, prompt).traces.values()) == [trace]
+
+
+def test_stored_trace_that_has_become_too_large_for_the_broker_keeps_no_slot_open(
+    stage: Stage,
+) -> None:
+    prompt = add_asked(stage.store, a_prompt())
+    for slot, size in enumerate((2_000_000, 10)):
+        stage.store.add_traces([a_trace(an_assignment(prompt), slot, answer="x" * size)])
+    assert [end.slot for end in stage.handler.slot_ends(prompt, "too large", seconds(9))] == [0]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.events import InboundMessage, OutboundMessage, decode, encode
 from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.ports import TopicPartition
@@ -41,6 +41,12 @@ SETTINGS = Settings(
         halt_after_refusals=3,
     ),
 )
+
+
+def with_runtime(**changes: object) -> Settings:
+    return SETTINGS.model_copy(
+        update={"runtime": SETTINGS.runtime.model_copy(update=dict(changes))}
+    )
 
 
 async def as_trace(record: Record) -> Sequence[Record]:
@@ -105,16 +111,19 @@ class RecordingConsumer:
 
 @dataclass
 class RecordingProducer:
-    """A producer in memory, whose messages are written down."""
+    """A producer in memory, whose messages are written down; longer values it does not take."""
 
     inner: MemoryProducer
     deeds: Deeds
     num_failures: int = 0
+    max_bytes: int = 4_000_000
 
     def publish(self, messages: Sequence[OutboundMessage]) -> None:
         if self.num_failures:
             self.num_failures -= 1
             raise RetryLaterError("not acknowledged")
+        if any(len(message.value or b"") > self.max_bytes for message in messages):
+            raise InvalidRecordError("too large: raise broker.max_message_bytes")
         self.inner.publish(messages)
         self.deeds.done += [f"publish {message.topic}" for message in messages]
 

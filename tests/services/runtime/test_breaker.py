@@ -129,7 +129,7 @@ def test_everything_waits_for_a_vital_dependency() -> None:
     assert breakers.blocked_s(1) is None
 
 
-def test_of_a_pool_all_that_are_in_use_must_be_down_before_everything_waits() -> None:
+def test_all_of_a_pool_must_be_down_before_everything_waits() -> None:
     breakers = Breakers(rules=RULES, pool={"a", "b"})
     breakers.of("b").admits(0)
     fail(breakers, "a")
@@ -140,12 +140,20 @@ def test_of_a_pool_all_that_are_in_use_must_be_down_before_everything_waits() ->
     assert breakers.blocked_s(0) is None
 
 
-def test_server_that_nobody_asks_any_more_keeps_nothing_going() -> None:
-    breakers = Breakers(rules=RULES, pool={"a", "drained"})
-    breakers.of("drained").admits(0)
-    fail(breakers, "a", at_s=99)
-    assert breakers.blocked_s(99) is None
-    assert breakers.blocked_s(101) is not None
+def test_server_that_nobody_has_asked_for_long_or_ever_keeps_the_work_going() -> None:
+    for idle in ("asked once", "never asked"):
+        breakers = Breakers(rules=RULES, pool={"a", idle})
+        breakers.of("asked once").succeeded()
+        fail(breakers, "a", at_s=10 * RULES.forget_after_s)
+        assert breakers.blocked_s(10 * RULES.forget_after_s) is None
+
+
+def test_server_that_is_retired_keeps_nothing_going() -> None:
+    breakers = Breakers(rules=RULES, pool={"a", "retired"})
+    breakers.of("retired").succeeded()
+    fail(breakers, "a")
+    breakers.pool = {"a"}
+    assert breakers.blocked_s(0) is not None
 
 
 def test_dependency_that_is_none_of_ours_holds_nothing_up() -> None:

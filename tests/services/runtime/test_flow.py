@@ -286,8 +286,9 @@ def test_pauses_grow_and_are_spread_over_their_whole_bound() -> None:
     assert retry_pause_s(3, base_s=1, cap_s=8, jitter=0.5) == 4.0
 
 
-def test_other_side_is_given_the_pause_that_it_asked_for() -> None:
-    assert retry_pause_s(0, base_s=1, cap_s=8, jitter=0, at_least_s=30) == 30
+def test_other_side_is_given_the_pause_that_it_asks_for_up_to_the_cap() -> None:
+    assert retry_pause_s(0, base_s=1, cap_s=8, jitter=0, at_least_s=5) == 5
+    assert retry_pause_s(0, base_s=1, cap_s=8, jitter=0, at_least_s=1e300) == 8
 
 
 @dataclass

@@ -80,6 +80,18 @@ async def test_generators_of_one_server_share_its_breaker_and_others_have_their_
     assert dependencies.blocked_s() is None
 
 
+async def test_server_of_a_generator_that_is_dealt_to_counts_before_it_is_asked(
+    dependencies: Dependencies,
+) -> None:
+    models, _ = guarded(dependencies, down)
+    models.expect([HERE, THERE])
+    for _ in range(NUM_FAILURES):
+        await fail(models)
+    assert dependencies.blocked_s() is None
+    models.expect([HERE, BESIDE])
+    assert dependencies.blocked_s() is not None
+
+
 async def test_password_of_an_endpoint_is_in_no_name(dependencies: Dependencies) -> None:
     models, _ = guarded(dependencies, down)
     assert (await fail(models, THERE)).dependency == "http://me:***@gpu-1:8000/v1"

@@ -12,22 +12,22 @@ from deltawheel.contracts.errors import BROKER, STORE, InvalidRecordError, Retry
 from deltawheel.contracts.ports import TopicPartition
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.record import Record
-from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.topics import Topic
 from tests.records import WHEEL, a_prompt, a_slot_failure
-from tests.services.runtime.stage import PROMPTS, SETTINGS, FakeHandler, Stage, as_trace
+from tests.services.runtime.stage import (
+    PROMPTS,
+    SETTINGS,
+    FakeHandler,
+    Stage,
+    as_trace,
+    with_runtime,
+)
 
 SERVER_A, SERVER_B = "server:a", "server:b"
 
 
 def prompts(count: int, *, start: int = 0) -> list[Prompt]:
     return [a_prompt(f"{number}+1=") for number in range(start, start + count)]
-
-
-def with_runtime(**changes: object) -> Settings:
-    return SETTINGS.model_copy(
-        update={"runtime": SETTINGS.runtime.model_copy(update=dict(changes))}
-    )
 
 
 class Servers:
@@ -270,6 +270,52 @@ async def test_all_servers_down_pause_everything_and_defer_nothing_more() -> Non
     await stopped(stage, task)
 
 
+async def test_while_one_server_is_down_records_of_one_that_was_idle_are_fetched() -> None:
+    servers = Servers()
+    servers.stage = stage = Stage(FakeHandler(servers.work))
+    servers.down = {SERVER_B}
+    stage.send(*(prompt for prompt in prompts(40)[1::2]))
+    task = await running(stage)
+    await stage.until(lambda: stage.dependencies.is_down(SERVER_B))
+    stage.send(*prompts(10)[::2])
+    await stage.until(lambda: len(stage.published) == 5)
+    await stopped(stage, task)
+
+
+async def test_only_server_that_asks_everybody_for_an_hour_is_asked_again_before_that() -> None:
+    is_busy = True
+
+    async def work(record: Record) -> Sequence[Record]:
+        stage.dependencies.breakers.pool.add(SERVER_A)
+        if not stage.dependencies.admits(SERVER_A):
+            raise RetryLaterError("down", dependency=SERVER_A)
+        if is_busy:
+            busy = RetryLaterError("429", retry_after_s=3_600, dependency=SERVER_A)
+            stage.dependencies.failed(SERVER_A, busy)
+            raise busy
+        stage.dependencies.succeeded(SERVER_A)
+        return await as_trace(record)
+
+    stage = Stage(FakeHandler(work))
+    stage.send(*prompts(8))
+    task = await running(stage)
+    await stage.until(lambda: stage.dependencies.is_down(SERVER_A))
+    is_busy = False
+    await stage.until(lambda: stage.committed == 8)
+    await stopped(stage, task)
+
+
+async def test_record_that_rests_hears_of_an_outage_that_has_come_and_gone_meanwhile() -> None:
+    dependencies = Stage(FakeHandler()).dependencies
+    resting = asyncio.create_task(dependencies.rest(3_600))
+    await asyncio.sleep(0)
+    for _ in range(SETTINGS.runtime.breaker_failures):
+        dependencies.failed(STORE, RetryLaterError("away"))
+    dependencies.succeeded(STORE)
+    async with asyncio.timeout(2):
+        await resting
+
+
 def failing_for(poisonous: Prompt, *, until: Callable[[], bool] = lambda: False) -> FakeHandler:
     async def work(record: Record) -> Sequence[Record]:
         if record == poisonous and not until():
@@ -469,16 +515,34 @@ async def test_records_of_a_halted_partition_that_goes_to_another_member_wait_no
     task = await running(stage)
     await stage.until(lambda: stage.metric("deltawheel_halted_partitions") == 1)
     assert stage.loop._tasks
-
-    def leave() -> None:
-        stage.consumer.before_poll = lambda: None
-        stage.consumer.inner.close()
-        stage.join()
-        stage.consumer.inner = stage.join()
-
-    stage.consumer.before_poll = leave
+    stage.consumer.before_poll = lambda: leave_to_another(stage)
     await stage.until(lambda: not stage.loop._tasks)
     assert stage.consumer.assigned() == frozenset()
+    await stopped(stage, task)
+
+
+def leave_to_another(stage: Stage) -> None:
+    """Have another member come before this one, which is left with nothing."""
+    stage.consumer.before_poll = lambda: None
+    stage.consumer.inner.close()
+    stage.join()
+    stage.consumer.inner = stage.join()
+
+
+async def test_records_of_a_partition_that_has_gone_before_halts_were_known_wait_no_longer() -> (
+    None
+):
+    stage = Stage(FakeHandler())
+    stage.letters.is_down = True
+    stage.send(*prompts(3))
+    task = await running(stage)
+    await stage.until(lambda: len(stage.loop._tasks) == 3)
+    stage.consumer.before_poll = lambda: leave_to_another(stage)
+    await stage.until(lambda: stage.loop._work.flow.unchecked() == {})
+    assert stage.loop._tasks
+    stage.letters.is_down = False
+    await stage.until(lambda: not stage.loop._tasks)
+    assert stage.published == []
     await stopped(stage, task)
 
 
@@ -608,7 +672,7 @@ async def test_record_that_fails_while_the_loop_stops_is_not_waited_for() -> Non
         await gate.wait()
         raise RetryLaterError("busy", retry_after_s=60)
 
-    stage = Stage(FakeHandler(work))
+    stage = Stage(FakeHandler(work), with_runtime(backoff_cap_s=60))
     stage.send(a_prompt())
     task = await running(stage)
     await begun.wait()

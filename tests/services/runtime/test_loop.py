@@ -19,7 +19,15 @@ from deltawheel.infra.memory_bus import MemoryConsumer
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.run import run_service
 from tests.records import WHEEL, a_judgement, a_prompt, a_slot_failure, a_trace, an_assignment
-from tests.services.runtime.stage import PROMPTS, SETTINGS, TRACES, FakeHandler, Stage, as_trace
+from tests.services.runtime.stage import (
+    PROMPTS,
+    SETTINGS,
+    TRACES,
+    FakeHandler,
+    Stage,
+    as_trace,
+    with_runtime,
+)
 
 
 async def test_effect_comes_before_its_event_and_the_event_before_the_offset() -> None:
@@ -223,7 +231,7 @@ async def test_record_that_waits_for_its_next_try_holds_its_offset_but_not_the_o
             raise RetryLaterError("busy", retry_after_s=60)
         return await as_trace(record)
 
-    stage = Stage(FakeHandler(work))
+    stage = Stage(FakeHandler(work), with_runtime(backoff_cap_s=3_600))
     stage.send(a_prompt("first"), *(a_prompt(f"{number}+1=") for number in range(3)))
     await stage.run_until(lambda: len(stage.published) == 3)
     assert stage.committed is None
@@ -324,7 +332,7 @@ async def test_stop_does_not_wait_for_a_record_that_only_waits_for_its_next_try(
     async def work(record: Record) -> Sequence[Record]:
         raise RetryLaterError("busy", retry_after_s=3_600)
 
-    stage = Stage(FakeHandler(work))
+    stage = Stage(FakeHandler(work), with_runtime(backoff_cap_s=3_600))
     stage.send(a_prompt())
     async with asyncio.timeout(SETTINGS.runtime.drain_timeout_s):
         await stage.run_until(
@@ -488,3 +496,47 @@ def test_unknown_error_ends_a_service_with_status_1(caplog: pytest.LogCaptureFix
     assert run_as_process(stage) == ExitCode.FAILURE
     assert "stops without committing: a bug" in caplog.text
     assert stage.committed is None
+
+
+LARGE = a_trace(an_assignment(a_prompt("large")), answer="x" * 5_000)
+
+
+async def test_record_whose_event_is_too_large_for_the_broker_is_buried_and_spoils_no_other() -> (
+    None
+):
+    async def work(record: Record) -> Sequence[Record]:
+        return [LARGE] if record == a_prompt("large") else await as_trace(record)
+
+    stage = Stage(FakeHandler(work, end=a_slot_failure()))
+    stage.producer.max_bytes = 4_000
+    stage.send(a_prompt("large"), *(a_prompt(f"{number}+1=") for number in range(3)))
+    await stage.run_until(lambda: stage.committed == 4)
+    [(letter, end)] = stage.letters.stored
+    assert "broker.max_message_bytes" in letter.reason
+    assert end == a_slot_failure()
+    assert len(stage.published) == 3
+
+
+async def test_letter_that_is_too_large_for_the_broker_goes_without_its_value() -> None:
+    stage = Stage(FakeHandler())
+    stage.producer.max_bytes = 4_000
+    stage.send_raw(b"x" * 5_000)
+    await stage.run_until(lambda: stage.committed == 1)
+    [message] = stage.bus.messages(Topic.DEAD_LETTERS.of(WHEEL))
+    assert message.value is None
+
+
+async def test_event_of_a_tick_that_is_too_large_holds_up_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    published: list[Record] = []
+
+    async def run() -> Sequence[Record]:
+        return [LARGE, a_trace()]
+
+    tick = Tick(name="owed", interval_s=0.01, run=run, on_published=published.extend)
+    stage = Stage(FakeHandler(ticks=[tick]))
+    stage.producer.max_bytes = 4_000
+    await stage.run_until(lambda: bool(published))
+    assert stage.published[0] == a_trace()
+    assert "(Trace) is not published: too large" in caplog.text

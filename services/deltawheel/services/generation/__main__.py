@@ -10,12 +10,14 @@ __all__: list[str] = []
 
 def build(parts: Parts) -> Generation:
     """Wire the handler."""
+    models = GuardedChatModel(
+        wiring.open_models(parts.settings, parts.telemetry), parts.dependencies
+    )
     return Generation(
         settings=parts.settings,
         store=parts.store,
-        models=GuardedChatModel(
-            wiring.open_models(parts.settings, parts.telemetry), parts.dependencies
-        ),
+        models=models,
+        on_dealt=models.expect,
         judge_revision=wiring.open_judge(parts.settings).revision,
         clock=parts.clock,
         telemetry=parts.telemetry,

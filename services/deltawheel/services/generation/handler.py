@@ -1,15 +1,16 @@
 """What generation does with a prompt and with a promotion."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from deltawheel.contracts.assignment import Assignment, Slot
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.events import encode
 from deltawheel.contracts.failpoints import Failpoint
-from deltawheel.contracts.generator import PoolEvent, PoolEventKind
+from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.ids import digest_of, seed_of
 from deltawheel.contracts.judgement import PromptFailed, SlotFailed
 from deltawheel.contracts.pool import Pool, generator_delta
@@ -22,6 +23,7 @@ from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
 from deltawheel.services.generation.rotation import GeneratorPair, generator_pairs, round_robin
+from deltawheel.services.runtime.dead_letters import num_wire_bytes
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.ledger import BatchedLedger
 from deltawheel.services.runtime.offload import offload
@@ -46,7 +48,8 @@ class Generation:
     """Ask the generators that the rotation assigns, and store what they write.
 
     The assignment is stored before the first model call. A redelivered prompt reads it, finds the
-    traces that are there, and asks only for what is missing.
+    traces that are there, and asks only for what is missing. `on_dealt` hears, whenever the pool
+    was read, which generators prompts are dealt to.
     """
 
     settings: Settings
@@ -59,6 +62,7 @@ class Generation:
     name: str = "generation"
     topics: tuple[Topic, ...] = (Topic.PROMPTS, Topic.PROMOTIONS)
     ticks: Sequence[Tick] = ()
+    on_dealt: Callable[[Collection[Generator]], None] = lambda generators: None
     _ledger: BatchedLedger = field(init=False)
     _rubric_digest: str = field(init=False)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -84,11 +88,15 @@ class Generation:
                 raise InvalidRecordError(f"generation has no use for a {type(record).__name__}")
 
     def slot_ends(self, record: Record, reason: str, at: datetime) -> Sequence[SlotFailed]:
-        """A prompt that is given up ends its slots that nobody has filled."""
+        """A prompt that is given up ends its slots that nobody has filled.
+
+        A trace that is too large for the broker fills none: no event will tell of it.
+        """
         group = self.store.group(record.key) if isinstance(record, Prompt) else None
         if group is None or group.assignment is None:
             return ()
-        filled = group.ended_slots | {trace.slot for trace in group.traces.values()}
+        answered = {t.slot for t in group.traces.values() if not self._excess(group.prompt, t)}
+        filled = group.ended_slots | answered
         return [
             _failure(group, slot, reason, at)
             for slot in group.assignment.slots
@@ -104,13 +112,14 @@ class Generation:
             )
         if group.prompt_failure is not None:
             return [group.prompt_failure]
-        assignment = group.assignment or await self._assign(group)
+        # Also where it was dealt already: the others that are dealt to must be known.
+        view = await self._look()
+        assignment = group.assignment or await self._assign(group, view)
         if isinstance(assignment, PromptFailed):
             return [assignment]
         return await self._fill(group, assignment)
 
-    async def _assign(self, group: Group) -> Assignment | PromptFailed:
-        view = await self._look()
+    async def _assign(self, group: Group, view: _PoolView) -> Assignment | PromptFailed:
         if view.is_paused:
             raise RetryLaterError("generation is paused while a cycle trains on this machine")
         now = self.clock.now()
@@ -160,6 +169,7 @@ class Generation:
                 is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=self.clock.now())
                 pairs = generator_pairs(pool, self.settings.rotation.pairs)
                 self._view = _PoolView(pool, pairs, is_paused, at_s)
+                self.on_dealt([generator for pair in pairs for generator in pair])
             return self._view
 
     async def _fill(self, group: Group, assignment: Assignment) -> Sequence[Record]:
@@ -195,7 +205,26 @@ class Generation:
             completion.completion_tokens,
             generator=slot.generator.name,
         )
+        if reason := self._excess(group.prompt, trace):
+            return await self._fail_slot(group, slot, reason)
         return await self._ledger.add_trace(trace)
+
+    def _excess(self, prompt: Prompt, trace: Trace) -> str | None:
+        """Say why a trace is too large, if it is: a pair's event holds it, the prompt and another.
+
+        Stored it would be owed for ever, for the broker takes no event of it.
+        """
+        limit = self.settings.broker.max_message_bytes
+        room = max(0, limit - self._num_bytes(prompt)) // 2
+        if (size := self._num_bytes(trace)) <= room:
+            return None
+        return (
+            f"the trace has {size} bytes, and broker.max_message_bytes ({limit}) leaves {room} for "
+            "each side of a pair: raise that, or lower the generator's sampling.max_tokens"
+        )
+
+    def _num_bytes(self, record: Record) -> int:
+        return num_wire_bytes(encode(record, wheel=self.settings.wheel, service=self.name))
 
     def _trace(
         self, assignment: Assignment, slot: Slot, trace_id: str, seed: int, completion: Completion

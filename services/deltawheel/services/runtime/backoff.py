@@ -14,10 +14,11 @@ def retry_pause_s(
 
     Full jitter (a uniform share of the exponential bound) spreads retries of many members best:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/. `jitter` is in
-    [0, 1); `at_least_s` is what the other side asked for.
+    [0, 1); `at_least_s` is what the other side asked for, which may be anything: it is heard up to
+    `cap_s`.
     """
     bound = min(cap_s, base_s * 2.0 ** min(attempt, 40))
-    return max(bound * jitter, base_s / 10, at_least_s or 0.0)
+    return max(bound * jitter, base_s / 10, min(at_least_s or 0.0, cap_s))
 
 
 async def sleep_unless(event: asyncio.Event, duration_s: float, *, clock: Clock) -> None:

@@ -136,14 +136,12 @@ class Breaker:
         return True
 
     def _pause(self, at_s: float, jitter: float, at_least_s: float | None) -> None:
-        rules = self.rules
-        asked_for_s = min(at_least_s or 0.0, rules.cap_s)
         pause_s = retry_pause_s(
             self._num_probes,
-            base_s=rules.base_s,
-            cap_s=rules.cap_s,
+            base_s=self.rules.base_s,
+            cap_s=self.rules.cap_s,
             jitter=jitter,
-            at_least_s=asked_for_s,
+            at_least_s=at_least_s,
         )
         self._is_probed = False
         self._num_probes += 1
@@ -155,7 +153,8 @@ class Breakers:
     """The breakers of one process, and what it cannot do without.
 
     Each of the `vital` dependencies is needed by every record; of a `pool`, such as the model
-    servers, one that answers keeps the work going.
+    servers, one that is not down keeps the work going, however long nobody has asked it. Whoever
+    knows the pool takes out what is retired: that would keep the work going for nothing.
     """
 
     rules: BreakerRules
@@ -240,10 +239,9 @@ class Breakers:
         waits = [each.wait_s(at_s) for each in down if each.dependency in self.vital]
         if waits:
             return max(waits)
-        pool = [each for each in self._all() if each.dependency in self.pool]
-        used = [each for each in pool if each.is_open or self._is_in_use(each, at_s)]
-        if used and all(each.is_open for each in used):
-            return min(each.wait_s(at_s) for each in used)
+        pool = frozenset(self.pool)
+        if pool and pool <= self._open:
+            return min(self._breakers[name].wait_s(at_s) for name in pool)
         return None
 
     def forget_idle(self, at_s: float) -> None:

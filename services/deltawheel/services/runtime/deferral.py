@@ -84,7 +84,7 @@ def put_off(
         base_s=settings.defer_base_s,
         cap_s=settings.defer_cap_s,
         jitter=jitter,
-        at_least_s=min(error.retry_after_s or 0.0, settings.defer_cap_s),
+        at_least_s=error.retry_after_s,
     )
     return replace(
         deferral,

@@ -52,11 +52,8 @@ class Dependencies:
             self._recovered = asyncio.Event()
 
     async def rest(self, duration_s: float) -> None:
-        """Sleep for so long, or until something that is down now answers again."""
-        if self.breakers.open():
-            await sleep_unless(self._recovered, duration_s, clock=self.clock)
-        else:
-            await self.clock.sleep(duration_s)
+        """Sleep for so long, or until something that was down answers again."""
+        await sleep_unless(self._recovered, duration_s, clock=self.clock)
 
     def failed(self, dependency: str, error: RetryLaterError) -> None:
         """It was not ready, as this error says."""

@@ -129,6 +129,11 @@ class Flow:
         """Whether so much is in flight that nothing is fetched."""
         return self._is_paused
 
+    @property
+    def epoch(self) -> int:
+        """Another one than before says that partitions have come since, or have come again."""
+        return self._epoch
+
     def assign(self, held: Iterable[TopicPartition]) -> None:
         """Take note of the partitions that this member holds now.
 

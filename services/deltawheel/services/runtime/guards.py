@@ -1,6 +1,6 @@
 """Ports behind a circuit breaker: a server that is down is not asked, and whoever would waits."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
@@ -20,7 +20,8 @@ class GuardedChatModel:
     While some servers are down, records that need them wait and the others go on; while all are,
     nothing more is fetched.
 
-    A server becomes known when it is asked for the first time.
+    A server becomes known when `expect` names a generator of it, or when it is asked for the first
+    time.
     """
 
     def __init__(self, inner: ChatModel, dependencies: Dependencies) -> None:
@@ -39,6 +40,13 @@ class GuardedChatModel:
         self._know(generator.server)
         async with _asking(generator.server, self._dependencies):
             return await self._inner.complete(generator, messages, seed=seed)
+
+    def expect(self, generators: Iterable[Generator]) -> None:
+        """Take these as what prompts are dealt to from now on: the servers of others are retired.
+
+        One that is retired counts again while it is asked, for what was dealt to it before.
+        """
+        self._dependencies.breakers.pool = {generator.server for generator in generators}
 
     async def load(self, generator: Generator) -> None:
         """Make sure that the generator answers; errors as above."""

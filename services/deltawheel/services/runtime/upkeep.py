@@ -50,6 +50,7 @@ class Upkeep:
     _woken: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _halted: frozenset[TopicPartition] = field(default=frozenset(), init=False)
+    _epoch: int = field(default=0, init=False)
 
     async def run(self) -> None:
         """Look around until cancelled."""
@@ -105,6 +106,7 @@ class Upkeep:
     async def _see_to_halts(self) -> None:
         with self.lock:
             unchecked, halting = self.flow.unchecked(), self.flow.halting()
+            epoch = self.flow.epoch
         if halting:
             await self._halt(halting)
         rows = await offload(self.ledger.halts, self.service)
@@ -113,11 +115,12 @@ class Upkeep:
             self.flow.halts_read(halted, written=halting, unchecked=unchecked)
             now_halted = self.flow.halted()
         self.telemetry.set("deltawheel_halted_partitions", len(now_halted))
-        # Compared with the last pass: records of a partition that has gone meanwhile wait as well.
-        if unchecked or now_halted != self._halted:
+        # Compared with the last pass: records of a partition that has gone meanwhile wait as well,
+        # and so do those of one that came and went since.
+        if (epoch, now_halted) != (self._epoch, self._halted):
             self._changed.set()
             self._changed = asyncio.Event()
-        self._halted = now_halted
+        self._epoch, self._halted = epoch, now_halted
 
     async def _halt(self, halting: Mapping[TopicPartition, tuple[int, str]]) -> None:
         at = self.clock.now()
