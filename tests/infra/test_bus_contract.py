@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.events import InboundMessage, OutboundMessage
 from deltawheel.contracts.ports import Consumer, Producer, TopicPartition
 from deltawheel.contracts.settings import BrokerKind, BrokerSettings, Settings
@@ -462,7 +462,7 @@ def test_record_above_the_limit_names_the_setting(tmp_path: Path) -> None:
         big = OutboundMessage(topic=Topic.TRACES.of("w"), key=b"k", value=os.urandom(4_100_000))
         with (
             closing(connect(address, settings)) as producer,
-            pytest.raises(RetryLaterError, match=r"raise broker\.max_message_bytes"),
+            pytest.raises(InvalidRecordError, match=r"raise broker\.max_message_bytes"),
         ):
             producer.publish([big])
 

@@ -96,6 +96,7 @@ class Producer(Protocol):
         Raises:
             RetryLaterError: at least one of them was not acknowledged; publishing all of them
                 again is safe, for consumers drop what they have seen.
+            InvalidRecordError: one is larger than the broker takes, which no try will change.
             ValueError: one has neither key nor value, which no broker takes.
         """
         ...

@@ -62,7 +62,7 @@ class Reply:
     def _json(self) -> object:
         try:
             content: object = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return content
 
@@ -75,7 +75,8 @@ def _short(text: str) -> str:
 def _place(fault: object) -> str:
     if not isinstance(fault, dict):
         return ""
-    where = ".".join(map(str, fault.get("loc", ())))
+    loc = fault.get("loc")
+    where = ".".join(map(str, loc if isinstance(loc, list) else ()))
     return f"{where}: {fault.get('msg', '')}"
 
 
@@ -117,7 +118,7 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             until = parsedate_to_datetime(retry_after)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         aware = until if until.tzinfo else until.replace(tzinfo=UTC)
         after_s = (aware - datetime.now(UTC)).total_seconds()

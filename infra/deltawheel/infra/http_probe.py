@@ -70,5 +70,5 @@ def _names(body: bytes) -> frozenset[str] | None:
     try:
         content: Any = json.loads(body)
         return frozenset(str(model["id"]) for model in content["data"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

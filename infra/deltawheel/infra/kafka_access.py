@@ -24,7 +24,12 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
-from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
+from deltawheel.contracts.errors import (
+    ConfigError,
+    DeltawheelError,
+    InvalidRecordError,
+    RetryLaterError,
+)
 from deltawheel.contracts.settings import BrokerKind, BrokerSecurity, BrokerSettings
 from deltawheel.infra.credentials import broker_key_password, broker_password
 from deltawheel.infra.kafka_refusals import refusal_of
@@ -255,7 +260,10 @@ class KafkaAccess:
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Turn the client's errors into requests to try later that name what has to be done."""
+        """Turn the client's errors into ours, which name what has to be done.
+
+        Mostly it is to try later; a record that is too large for the broker is invalid.
+        """
         try:
             yield
         except (errors.KafkaError, OSError) as error:
@@ -279,7 +287,7 @@ class KafkaAccess:
 
     def _in_words(self, error: BaseException) -> DeltawheelError:
         if isinstance(error, errors.MessageSizeTooLargeError):
-            return RetryLaterError(
+            return InvalidRecordError(
                 f"the broker at {self.address} takes no record of this size: raise "
                 f"broker.max_message_bytes (and its max.message.bytes): {error}"
             )

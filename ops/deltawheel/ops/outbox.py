@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.events import OutboundMessage
 from deltawheel.contracts.ports import Producer
 from deltawheel.contracts.settings import BrokerKind, Settings
@@ -39,7 +39,7 @@ class Outbox:
         try:
             self._producer = self._producer or self._connect()
             self._producer.publish(messages)
-        except RetryLaterError as error:
+        except (InvalidRecordError, RetryLaterError) as error:
             self.fault = str(error)
             return False
         self.num_published += len(messages)

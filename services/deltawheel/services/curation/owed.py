@@ -4,17 +4,21 @@ An event is owed while its effect is missing (ARCHITECTURE §4.3). So a gateway 
 insert and publish strands nothing, on any broker, and a memory-only broker can be refilled.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from deltawheel.contracts.clock import Clock
-from deltawheel.contracts.events import encode, event_id
+from deltawheel.contracts.errors import InvalidRecordError
+from deltawheel.contracts.events import OutboundMessage, encode, event_id
 from deltawheel.contracts.ports import Producer
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.store import Ledger
 
 __all__ = ["OwedSchedule", "republish_all"]
+
+log = logging.getLogger("deltawheel.curation")
 
 _PAGE = 1_000
 
@@ -52,13 +56,32 @@ class OwedSchedule:
 def republish_all(ledger: Ledger, producer: Producer, clock: Clock, *, wheel: str) -> int:
     """Publish everything that is owed, after a broker that forgot was started afresh.
 
-    All services are stopped while it runs, so one pass sees all of it. Returns the count.
+    All services are stopped while it runs, so one pass sees all of it. Returns the count, less
+    what is larger than the broker takes: that is an error in the log.
+
+    Raises:
+        RetryLaterError: the broker does not answer.
     """
-    count = 0
-    for page in _pages(ledger, clock):
-        producer.publish([encode(record, wheel=wheel, service="supervisor") for record in page])
-        count += len(page)
-    return count
+    return sum(
+        _publish([encode(record, wheel=wheel, service="supervisor") for record in page], producer)
+        for page in _pages(ledger, clock)
+    )
+
+
+def _publish(messages: Sequence[OutboundMessage], producer: Producer) -> int:
+    """Publish them, by halves where the broker will not take one of them; return how many."""
+    try:
+        producer.publish(messages)
+    except InvalidRecordError as error:
+        refusal = str(error)
+    else:
+        return len(messages)
+    if len(messages) > 1:
+        middle = len(messages) // 2
+        return _publish(messages[:middle], producer) + _publish(messages[middle:], producer)
+    name = dict(messages[0].headers)["ce_id"].decode()
+    log.error("%s (%s) is not published: %s", name, messages[0].topic, refusal)
+    return 0
 
 
 def _pages(ledger: Ledger, clock: Clock) -> Iterator[list[Record]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.cycle import Cycle
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.events import encode
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator
@@ -23,6 +23,7 @@ from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
 from deltawheel.services.gateway.door import Doorkeeper
 from deltawheel.services.gateway.problems import BatchRefusedError, install
+from deltawheel.services.runtime.dead_letters import num_wire_bytes
 from deltawheel.services.runtime.offload import offload
 
 __all__ = ["Gateway", "make_app"]
@@ -84,17 +85,32 @@ class Gateway:
 
         Raises:
             RetryLaterError: the store is busy or away; nothing was accepted.
+            BatchRefusedError: names each prompt that is too large for the broker by its index.
         """
         now = self.clock.now()
         wheel = self.settings.wheel
         prompts = [submission.accept(wheel=wheel, accepted_at=now) for submission in submissions]
+        self._refuse_too_large(prompts)
         stored = self.store.add_prompts(prompts)
         self.failpoints.reach_blocking(Failpoint.GATEWAY_STORED, stored[0].prompt_id)
         try:
             self.producer.publish([encode(p, wheel=wheel, service="gateway") for p in stored])
-        except RetryLaterError as error:
+        except (InvalidRecordError, RetryLaterError) as error:
             log.warning("prompts are stored but not published yet: %s", error)
         return stored
+
+    def _refuse_too_large(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse what would be stored and owed for ever, for the broker takes no event of it."""
+        limit = self.settings.broker.max_message_bytes
+        refused: dict[int, str] = {}
+        for index, prompt in enumerate(prompts):
+            event = encode(prompt, wheel=self.settings.wheel, service="gateway")
+            if (size := num_wire_bytes(event)) > limit:
+                refused[index] = (
+                    f"the prompt has {size} bytes, but broker.max_message_bytes is {limit}"
+                )
+        if refused:
+            raise BatchRefusedError(refused, len(prompts))
 
     def check(self, bodies: Sequence[object]) -> list[PromptSubmission]:
         """Validate submissions.

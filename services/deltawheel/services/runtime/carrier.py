@@ -1,5 +1,6 @@
 """Carrying one message through: effects before events, whether it comes from a topic or a row."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Protocol
@@ -78,18 +79,19 @@ class Carrier:
         """Return when the effects are stored and the events acknowledged.
 
         Raises:
-            RefusedError: it is invalid, and nothing was done.
+            RefusedError: it is invalid, and nothing was done; or an event that it gives out, and
+                that is stored by now, is larger than the broker takes.
             RetryLaterError: the world is not ready.
         """
         record: Record | None = None
         try:
             record = decode(message, wheel=self._wheel)
             events = await self._handler.handle(record)
+            if events:
+                await self._reach(Failpoint.RUNTIME_STORED, message)
+            await self._publisher.publish_events(events)
         except InvalidRecordError as error:
             raise RefusedError(record, error) from error
-        if events:
-            await self._reach(Failpoint.RUNTIME_STORED, message)
-        await self._publisher.publish_events(events)
         await self._reach(Failpoint.RUNTIME_PUBLISHED, message)
 
     async def _reach(self, point: Failpoint, message: InboundMessage) -> None:
@@ -120,17 +122,19 @@ class Carrier:
         log.warning("%s:%d is a dead letter: %s", message.topic, message.offset, reason)
         await self._reach(Failpoint.RUNTIME_BURIED, message)
         await self.send([letter])
-        await self._publisher.publish_events(ends)
+        await self._publisher.publish_acceptable(ends)
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
         """Publish letters to the dead-letters topic, as `take_sent` will tell."""
-        await self._publisher.publish(
-            [
-                as_message(letter, wheel=self._wheel, max_bytes=self._max_message_bytes)
-                for letter in letters
-            ]
-        )
-        self._sent += [letter.letter_id for letter in letters]
+        await asyncio.gather(*map(self._send, letters))
+
+    async def _send(self, letter: DeadLetter) -> None:
+        whole = as_message(letter, wheel=self._wheel, max_bytes=self._max_message_bytes)
+        try:
+            await self._publisher.publish([whole])
+        except InvalidRecordError:  # the broker's own limit is below the one of the settings
+            await self._publisher.publish([as_message(letter, wheel=self._wheel, max_bytes=0)])
+        self._sent.append(letter.letter_id)
 
     def take_sent(self) -> list[str]:
         """Return, once, the letters whose message the broker has acknowledged."""

@@ -9,7 +9,7 @@ from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.topics import Topic
 
-__all__ = ["as_message", "as_text", "make_letter"]
+__all__ = ["as_message", "as_text", "make_letter", "num_wire_bytes"]
 
 _PREFIX = "__connect.errors."
 _MAX_REASON_CHARS = 2_000

@@ -250,7 +250,7 @@ class Loop:
             await self._clock.sleep(tick.interval_s)
             try:
                 events = await tick.run()
-                await self._publisher.publish_events(events)
+                await self._publisher.publish_acceptable(events)
                 tick.on_published(events)
             except RetryLaterError as error:
                 self._dependencies.note_shared(error)

@@ -1,11 +1,13 @@
 """Publishing in batches, and hearing from it whether the broker answers."""
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
 from deltawheel.contracts.clock import Clock
-from deltawheel.contracts.errors import BROKER
-from deltawheel.contracts.events import OutboundMessage, encode
+from deltawheel.contracts.errors import BROKER, InvalidRecordError
+from deltawheel.contracts.events import OutboundMessage, encode, event_id
 from deltawheel.contracts.ports import Producer, Telemetry
 from deltawheel.contracts.record import Record
 from deltawheel.services.runtime.batching import MicroBatcher
@@ -13,6 +15,8 @@ from deltawheel.services.runtime.dependencies import Dependencies
 from deltawheel.services.runtime.offload import offload
 
 __all__ = ["Publisher"]
+
+log = logging.getLogger("deltawheel.runtime")
 
 _MAX_ITEMS = 1_000
 
@@ -44,11 +48,29 @@ class Publisher:
 
         Raises:
             RetryLaterError: it has not; publishing all of them again is safe.
+            InvalidRecordError: one of them is larger than it takes.
         """
         if events:
             await self.publish(
                 [encode(event, wheel=self._wheel, service=self._service) for event in events]
             )
+
+    async def publish_acceptable(self, events: Sequence[Record]) -> None:
+        """Publish each for itself; what is larger than the broker takes is an error in the log.
+
+        For what the store holds already: nobody could refuse it any more, and whatever stands
+        beside it must not wait for it.
+
+        Raises:
+            RetryLaterError: as above.
+        """
+        await asyncio.gather(*map(self._publish_or_say, events))
+
+    async def _publish_or_say(self, event: Record) -> None:
+        try:
+            await self.publish_events([event])
+        except InvalidRecordError:
+            log.exception("%s (%s) is not published", event_id(event), event.__class__.__name__)
 
     async def publish(self, messages: Sequence[OutboundMessage]) -> None:
         """Return when the broker has acknowledged every message; raises as above."""
