@@ -69,8 +69,11 @@ class Publisher:
     async def _publish_or_say(self, event: Record) -> None:
         try:
             await self.publish_events([event])
-        except InvalidRecordError:
-            log.exception("%s (%s) is not published", event_id(event), event.__class__.__name__)
+        except InvalidRecordError as error:
+            refusal = str(error)
+        else:
+            return
+        log.error("%s (%s) is not published: %s", event_id(event), type(event).__name__, refusal)
 
     async def publish(self, messages: Sequence[OutboundMessage]) -> None:
         """Return when the broker has acknowledged every message; raises as above."""
