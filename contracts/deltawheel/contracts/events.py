@@ -28,12 +28,16 @@ __all__ = [
     "encode",
     "event_id",
     "key_of",
+    "num_wire_bytes",
 ]
 
 Headers = tuple[tuple[str, bytes], ...]
 
 ATTEMPT_HEADER: Final = "deltawheel_attempt"
 """On a dead letter's record that was published again: which attempt at it this is, from 2."""
+
+_MARGIN_BYTES: Final = 1_000
+"""What a record takes on the wire above its key, value and headers, generously."""
 
 _RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}
 _LARGE_BYTES = 100_000
@@ -126,6 +130,12 @@ def encode(record: Record, *, wheel: str, service: str) -> OutboundMessage:
         value=record.wire.encode(),
         headers=tuple((name, text.encode()) for name, text in headers.items()),
     )
+
+
+def num_wire_bytes(message: OutboundMessage) -> int:
+    """Return at most how many bytes a message takes on the wire, as brokers limit them."""
+    headers = sum(len(name.encode()) + len(value) for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers + _MARGIN_BYTES
 
 
 def decode(message: InboundMessage, *, wheel: str) -> Record:

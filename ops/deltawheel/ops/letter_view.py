@@ -73,15 +73,15 @@ class LetterView:
         """Yield what a person reads; not yet safe for a terminal."""
         letter, entry = self.letter, self.entry
         yield from _head(entry)
-        yield f"at        {letter.topic}, partition {letter.partition}, offset {letter.offset}"
-        yield f"by        {letter.service}: {letter.error}"
+        yield field("at", f"{letter.topic}, partition {letter.partition}, offset {letter.offset}")
+        yield field("by", f"{letter.service}: {letter.error}")
         if key := letter.prompt_key:
             held = "" if entry.domain is not None else ", which the store does not hold"
             yield field("prompt", f"{key.prompt_id}:{key.round}{held}")
         yield field("key", _shown(letter.key, _SHORT_CHARS))
         for name, raw in letter.headers:
             yield field("header", f"{name}: {_shown(raw, _SHORT_CHARS)}")
-        yield f"value     {entry.num_bytes} bytes"
+        yield field("value", f"{entry.num_bytes} bytes")
         yield _indented(_shown(letter.value, _MAX_CHARS))
 
 
@@ -101,7 +101,7 @@ class PromptView:
     def lines(self) -> Iterator[str]:
         """Yield what a person reads; not yet safe for a terminal."""
         yield from _head(self.entry)
-        yield f"domain    {self.group.prompt.domain}"
+        yield field("domain", self.group.prompt.domain)
         for failure in self.group.slot_failures:
             yield field(f"slot {failure.slot}", failure.reason)
         yield "asked"
@@ -115,9 +115,9 @@ def _bytes_json(raw: bytes | None) -> dict[str, str | None] | None:
 
 
 def _head(entry: LetterEntry) -> Iterator[str]:
-    yield f"id        {entry.entry_id}"
+    yield field("id", entry.entry_id)
     yield field("reason", entry.reason)
-    yield f"died      {entry.died_at.isoformat()}, in attempt {entry.attempt}"
+    yield field("died", f"{entry.died_at.isoformat()}, in attempt {entry.attempt}")
     if move := entry.move:
         yield field(move.kind.value, f"by {move.by} at {move.moved_at.isoformat()}: {move.reason}")
 

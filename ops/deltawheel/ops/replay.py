@@ -8,14 +8,13 @@ from typing import Final
 
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.dead_letter import DeadLetter
-from deltawheel.contracts.events import encode
+from deltawheel.contracts.events import encode, num_wire_bytes
 from deltawheel.contracts.letters import LetterEntry, MoveKind
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.ops.outbox import Outbox
-from deltawheel.services.runtime.dead_letters import num_wire_bytes
 
 __all__ = ["Action", "Mover", "Step", "plan_drop"]
 

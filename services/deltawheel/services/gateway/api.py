@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.cycle import Cycle
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
-from deltawheel.contracts.events import encode
+from deltawheel.contracts.events import encode, num_wire_bytes
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.pair import PreferencePair
@@ -23,7 +23,6 @@ from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
 from deltawheel.services.gateway.door import Doorkeeper
 from deltawheel.services.gateway.problems import BatchRefusedError, install
-from deltawheel.services.runtime.dead_letters import num_wire_bytes
 from deltawheel.services.runtime.offload import offload
 
 __all__ = ["Gateway", "make_app"]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from deltawheel.contracts.assignment import Assignment, Slot
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
-from deltawheel.contracts.events import encode
+from deltawheel.contracts.events import encode, num_wire_bytes
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.ids import digest_of, seed_of
@@ -23,7 +23,6 @@ from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
 from deltawheel.services.generation.rotation import GeneratorPair, generator_pairs, round_robin
-from deltawheel.services.runtime.dead_letters import num_wire_bytes
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.ledger import BatchedLedger
 from deltawheel.services.runtime.offload import offload
@@ -95,7 +94,8 @@ class Generation:
         group = self.store.group(record.key) if isinstance(record, Prompt) else None
         if group is None or group.assignment is None:
             return ()
-        answered = {t.slot for t in group.traces.values() if not self._excess(group.prompt, t)}
+        room = self._room(group.prompt)
+        answered = {t.slot for t in group.traces.values() if not self._excess(t, room)}
         filled = group.ended_slots | answered
         return [
             _failure(group, slot, reason, at)
@@ -173,8 +173,9 @@ class Generation:
             return self._view
 
     async def _fill(self, group: Group, assignment: Assignment) -> Sequence[Record]:
+        room = self._room(group.prompt)
         ends = await asyncio.gather(
-            *(self._fill_slot(group, assignment, slot) for slot in assignment.slots),
+            *(self._fill_slot(group, assignment, slot, room) for slot in assignment.slots),
             return_exceptions=True,
         )
         errors = [end for end in ends if isinstance(end, BaseException)]
@@ -183,7 +184,9 @@ class Generation:
             raise error
         return [end for end in ends if isinstance(end, Record)]
 
-    async def _fill_slot(self, group: Group, assignment: Assignment, slot: Slot) -> Record:
+    async def _fill_slot(
+        self, group: Group, assignment: Assignment, slot: Slot, room: int
+    ) -> Record:
         trace_id = assignment.trace_id(slot.index)
         if found := group.traces.get(trace_id):
             self.telemetry.count("deltawheel_effects_found_total", effect="trace")
@@ -205,19 +208,23 @@ class Generation:
             completion.completion_tokens,
             generator=slot.generator.name,
         )
-        if reason := self._excess(group.prompt, trace):
+        if reason := self._excess(trace, room):
             return await self._fail_slot(group, slot, reason)
         return await self._ledger.add_trace(trace)
 
-    def _excess(self, prompt: Prompt, trace: Trace) -> str | None:
-        """Say why a trace is too large, if it is: a pair's event holds it, the prompt and another.
+    def _room(self, prompt: Prompt) -> int:
+        """Return how many bytes a trace may have: a pair's event holds two, and the prompt."""
+        limit = self.settings.broker.max_message_bytes
+        return max(0, limit - self._num_bytes(prompt)) // 2
+
+    def _excess(self, trace: Trace, room: int) -> str | None:
+        """Say why a trace is too large, if it is.
 
         Stored it would be owed for ever, for the broker takes no event of it.
         """
-        limit = self.settings.broker.max_message_bytes
-        room = max(0, limit - self._num_bytes(prompt)) // 2
         if (size := self._num_bytes(trace)) <= room:
             return None
+        limit = self.settings.broker.max_message_bytes
         return (
             f"the trace has {size} bytes, and broker.max_message_bytes ({limit}) leaves {room} for "
             "each side of a pair: raise that, or lower the generator's sampling.max_tokens"

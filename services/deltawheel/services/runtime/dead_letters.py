@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from deltawheel.contracts.dead_letter import DeadLetter
-from deltawheel.contracts.events import InboundMessage, OutboundMessage, attempt_of, key_of
+from deltawheel.contracts.events import (
+    InboundMessage,
+    OutboundMessage,
+    attempt_of,
+    key_of,
+    num_wire_bytes,
+)
 from deltawheel.contracts.judgement import SlotFailed
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.topics import Topic
 
-__all__ = ["as_message", "as_text", "make_letter", "num_wire_bytes"]
+__all__ = ["as_message", "as_text", "make_letter"]
 
 _PREFIX = "__connect.errors."
 _MAX_REASON_CHARS = 2_000
-_MARGIN_BYTES = 1_000
-"""What a record takes on the wire above its key, value and headers, generously."""
 
 
 def make_letter(
@@ -77,9 +81,3 @@ def as_message(letter: DeadLetter, *, wheel: str, max_bytes: int) -> OutboundMes
     if num_wire_bytes(message) <= max_bytes:
         return message
     return OutboundMessage(topic=message.topic, key=own_key, value=None, headers=added)
-
-
-def num_wire_bytes(message: OutboundMessage) -> int:
-    """Return at most how many bytes a message takes on the wire, as brokers limit them."""
-    headers = sum(len(name.encode()) + len(value) for name, value in message.headers)
-    return len(message.key or b"") + len(message.value or b"") + headers + _MARGIN_BYTES

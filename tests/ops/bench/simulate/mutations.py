@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import event, text
@@ -50,161 +51,112 @@ class KeylessStore(SimulatedStore):
         self._database.keep()
 
 
-class LateStore:
+class _Wrapper:
+    """Does as the port behind it does, but for what a mutant does otherwise."""
+
+    def __init__(self, inner: Any, process: Process) -> None:
+        self._inner = inner
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class LateStore(_Wrapper):
     """Says that it has stored, and stores a little later: events come before their effects."""
 
-    def __init__(self, store: Store, process: Process, effects: frozenset[str] = _EFFECTS) -> None:
-        self._store = store
+    def __init__(self, inner: Any, process: Process, effects: frozenset[str] = _EFFECTS) -> None:
+        super().__init__(inner, process)
         self._effects = effects
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
+        method = getattr(self._inner, name)
         if name not in self._effects:
             return method
 
-        def write(records: Sequence[object]) -> Sequence[object]:
+        def write(records: Sequence[Any]) -> Sequence[Any]:
             asyncio.get_running_loop().call_later(LATE_S, _quietly, method, records)
-            return records
+            return _pair_events(records) if name == "close_groups" else records
 
         return write
 
 
-class LateClosings(LateStore):
-    """Says that it has closed groups and stored their pairs, and does it a little later."""
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-        if name != "close_groups":
-            return method
-
-        def write(ends: Sequence[GroupEnd]) -> list[PreferencePair | QuarantinedPair]:
-            asyncio.get_running_loop().call_later(LATE_S, _quietly, method, ends)
-            pairs: list[PreferencePair | QuarantinedPair] = []
-            for end in ends:
-                pairs += [*end.pairs, *end.quarantined]
-            return pairs
-
-        return write
+def _pair_events(ends: Sequence[GroupEnd]) -> list[PreferencePair | QuarantinedPair]:
+    events: list[PreferencePair | QuarantinedPair] = []
+    for end in ends:
+        events += [*end.pairs, *end.quarantined]
+    return events
 
 
-class UnburyingStore:
+class UnburyingStore(_Wrapper):
     """Says that it has buried, and has not; monitoring's alone does."""
 
-    def __init__(self, store: Store, process: Process) -> None:
-        self._store = store
-        self._is_honest = process.name.startswith("monitoring")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
     def bury(self, burials: Sequence[Burial]) -> list[list[SlotFailed | Judgement]]:
-        return self._store.bury(burials) if self._is_honest else [[] for _ in burials]
+        is_honest = self._process.name.startswith("monitoring")
+        return list(self._inner.bury(burials)) if is_honest else [[] for _ in burials]
 
 
-class LetterlessProducer:
+class LetterlessProducer(_Wrapper):
     """Says that it has published dead letters, and has not."""
-
-    def __init__(self, producer: Producer, process: Process) -> None:
-        self._producer = producer
 
     def publish(self, messages: Sequence[OutboundMessage]) -> None:
         kept = [it for it in messages if not it.topic.endswith(Topic.DEAD_LETTERS.value)]
         if kept:
-            self._producer.publish(kept)
-
-    def close(self) -> None:
-        self._producer.close()
+            self._inner.publish(kept)
 
 
-class LateProducer:
+class LateProducer(_Wrapper):
     """Says that it has published, and publishes a little later: offsets come before events."""
 
-    def __init__(self, producer: Producer, process: Process) -> None:
-        self._producer = producer
-
     def publish(self, messages: Sequence[OutboundMessage]) -> None:
-        asyncio.get_running_loop().call_later(LATE_S, _quietly, self._producer.publish, messages)
-
-    def close(self) -> None:
-        self._producer.close()
+        asyncio.get_running_loop().call_later(LATE_S, _quietly, self._inner.publish, messages)
 
 
-class EagerConsumer:
+class EagerConsumer(_Wrapper):
     """Commits what it takes as it takes it: offsets come before effects and events."""
 
-    def __init__(self, consumer: Consumer, process: Process) -> None:
-        self._consumer = consumer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
-
     def poll(self, timeout_s: float) -> Sequence[InboundMessage]:
-        messages = self._consumer.poll(timeout_s)
+        messages: Sequence[InboundMessage] = self._inner.poll(timeout_s)
         ends: dict[TopicPartition, int] = {}
         for message in messages:
             at = TopicPartition(message.topic, message.partition)
             ends[at] = max(ends.get(at, 0), message.offset + 1)
         if ends:
-            self._consumer.commit(ends)
+            self._inner.commit(ends)
         return messages
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """That is done already."""
 
 
-class LateConsumer:
+class LateConsumer(_Wrapper):
     """Commits a little after it should: alone, that only makes records come again."""
-
-    def __init__(self, consumer: Consumer, process: Process) -> None:
-        self._consumer = consumer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(2 * LATE_S, _quietly, self._consumer.commit, offsets)
+        loop.call_later(2 * LATE_S, _quietly, self._inner.commit, offsets)
 
 
-class ForgetfulConsumer:
+class ForgetfulConsumer(_Wrapper):
     """Says that it has committed, and never does."""
-
-    def __init__(self, consumer: Consumer, process: Process) -> None:
-        self._consumer = consumer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Nothing is committed."""
 
 
-def late_closings(store: Store, process: Process) -> Store:
-    return cast(Store, LateClosings(store, process))
+_StoreWrapper = Callable[[Store, Process], Store]
+_ProducerWrapper = Callable[[Producer, Process], Producer]
+_ConsumerWrapper = Callable[[Consumer, Process], Consumer]
 
-
-def late_acceptance(store: Store, process: Process) -> Store:
-    return cast(Store, LateStore(store, process, frozenset({"add_prompts"})))
-
-
-def unburying_store(store: Store, process: Process) -> Store:
-    return cast(Store, UnburyingStore(store, process))
-
-
-def forgetful_consumer(consumer: Consumer, process: Process) -> Consumer:
-    return cast(Consumer, ForgetfulConsumer(consumer, process))
-
-
-def late_store(store: Store, process: Process) -> Store:
-    return cast(Store, LateStore(store, process))
-
-
-def eager_consumer(consumer: Consumer, process: Process) -> Consumer:
-    return cast(Consumer, EagerConsumer(consumer, process))
-
-
-def late_consumer(consumer: Consumer, process: Process) -> Consumer:
-    return cast(Consumer, LateConsumer(consumer, process))
+late_store = cast(_StoreWrapper, LateStore)
+late_closings = cast(_StoreWrapper, partial(LateStore, effects=frozenset({"close_groups"})))
+late_acceptance = cast(_StoreWrapper, partial(LateStore, effects=frozenset({"add_prompts"})))
+unburying_store = cast(_StoreWrapper, UnburyingStore)
+late_producer = cast(_ProducerWrapper, LateProducer)
+letterless_producer = cast(_ProducerWrapper, LetterlessProducer)
+eager_consumer = cast(_ConsumerWrapper, EagerConsumer)
+late_consumer = cast(_ConsumerWrapper, LateConsumer)
+forgetful_consumer = cast(_ConsumerWrapper, ForgetfulConsumer)
 
 
 def _quietly(act: Callable[..., object], *args: object) -> None:

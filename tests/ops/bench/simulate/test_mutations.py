@@ -14,14 +14,14 @@ from deltawheel.ops.bench.simulate.wheel import Wrappers
 from tests.ops.bench.simulate.mutations import (
     KeylessStore,
     LastWriterWins,
-    LateProducer,
-    LetterlessProducer,
     eager_consumer,
     forgetful_consumer,
     late_acceptance,
     late_closings,
     late_consumer,
+    late_producer,
     late_store,
+    letterless_producer,
     unburying_store,
 )
 
@@ -52,7 +52,7 @@ MUTATIONS = {
         "gave up a valid record", Wrappers(store=late_store, consumer=late_consumer)
     ),
     "publish, commit, effect": Mutation("prompts are lost", Wrappers(store=late_store)),
-    "effect, commit, publish": Mutation("prompts are lost", Wrappers(producer=LateProducer)),
+    "effect, commit, publish": Mutation("prompts are lost", Wrappers(producer=late_producer)),
     "commit, effect, publish": Mutation("prompts are lost", Wrappers(consumer=eager_consumer)),
     "commit, publish, effect": Mutation(
         "prompts are lost", Wrappers(store=late_store, consumer=eager_consumer)
@@ -68,7 +68,7 @@ MUTATIONS = {
         "has become no dead letter of", Wrappers(store=unburying_store)
     ),
     "letters are not published": Mutation(
-        "was never published", Wrappers(producer=LetterlessProducer)
+        "was never published", Wrappers(producer=letterless_producer)
     ),
     "a zombie replaces what the first writer stored": Mutation(
         "was published with 2 different payloads",

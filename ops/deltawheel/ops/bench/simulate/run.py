@@ -28,7 +28,16 @@ from deltawheel.ops.bench.simulate.services import TOPICS
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import BEGAN_AT, SimulatedWheel, Wrappers
 
-__all__ = ["WHEEL", "Report", "begin_world", "has_settled", "settings_of", "simulate", "stop_all"]
+__all__ = [
+    "WHEEL",
+    "Report",
+    "begin_world",
+    "has_settled",
+    "settings_of",
+    "settles",
+    "simulate",
+    "stop_all",
+]
 
 WHEEL: Final = "simulated"
 _NEVER_S: Final = 1e9
@@ -184,10 +193,11 @@ async def _play(wheel: SimulatedWheel) -> list[str]:
     wheel.trace.note("world", "CALM")
     deadline_s = wheel.aio.time() + plan.patience_s
     _, waiting = await asyncio.wait(arrivals, timeout=plan.patience_s)
-    while not has_settled(wheel) and wheel.aio.time() < deadline_s:
-        await asyncio.sleep(_LOOK_EVERY_S)
+    has_come = await settles(
+        wheel, lambda: has_settled(wheel), until_s=deadline_s, look_every_s=_LOOK_EVERY_S
+    )
     found = [f"{len(waiting)} clients were never answered"] if waiting else []
-    if not has_settled(wheel):
+    if not has_come:
         found.append(
             f"after {plan.patience_s:.0f} s not everything is committed, or records are still "
             "deferred, or letters unsent"
@@ -197,6 +207,17 @@ async def _play(wheel: SimulatedWheel) -> list[str]:
     for arrival in waiting:
         arrival.cancel()
     return found
+
+
+async def settles(
+    wheel: SimulatedWheel, is_settled: Callable[[], bool], *, until_s: float, look_every_s: float
+) -> bool:
+    """Wait until that is so; return whether it has come in time."""
+    while not is_settled():
+        if wheel.aio.time() >= until_s:
+            return False
+        await asyncio.sleep(look_every_s)
+    return True
 
 
 def has_settled(wheel: SimulatedWheel) -> bool:

@@ -25,7 +25,7 @@ from deltawheel.ops.bench.simulate.days.stages import SimulatedStages
 from deltawheel.ops.bench.simulate.days.training import SimulatedTraining
 from deltawheel.ops.bench.simulate.invariants import violations
 from deltawheel.ops.bench.simulate.plan import Fault, Plan
-from deltawheel.ops.bench.simulate.run import WHEEL, begin_world, has_settled, stop_all
+from deltawheel.ops.bench.simulate.run import WHEEL, begin_world, has_settled, settles, stop_all
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import SimulatedWheel
 
@@ -106,12 +106,17 @@ def _settings(home: Path) -> Settings:
 
 async def unsettled(wheel: SimulatedWheel) -> list[str]:
     """Wait until nothing is open, and say so if that does not come within the plan's patience."""
-    deadline_s = wheel.aio.time() + wheel.plan.patience_s
-    while wheel.aio.time() < deadline_s:
-        if has_settled(wheel) and not wheel.store.open_cycles():
-            return []
-        await asyncio.sleep(_LOOK_EVERY_S)
-    return [f"it has not settled within {wheel.plan.patience_s:.0f} s without faults"]
+    has_come = await settles(
+        wheel,
+        lambda: has_settled(wheel) and not wheel.store.open_cycles(),
+        until_s=wheel.aio.time() + wheel.plan.patience_s,
+        look_every_s=_LOOK_EVERY_S,
+    )
+    return (
+        []
+        if has_come
+        else [f"it has not settled within {wheel.plan.patience_s:.0f} s without faults"]
+    )
 
 
 class _Days:
