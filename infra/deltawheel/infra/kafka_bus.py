@@ -20,6 +20,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
@@ -27,6 +28,7 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
 )
+from kafka.future import Future
 from kafka.partitioner.default import DefaultPartitioner, murmur2
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
@@ -132,6 +134,37 @@ class _StickyAssignor(CooperativeStickyAssignor):  # type: ignore[misc]
         return super().metadata(topics)
 
 
+class _Outcome:
+    """What a rejoin brings, for whoever asks: it never says that it has been there for a while."""
+
+    is_done = False
+
+    def __init__(self, future: Future) -> None:
+        self._future = future
+        self.add_callback = future.add_callback
+        self.add_errback = future.add_errback
+
+    def __await__(self) -> Iterator[Any]:
+        answer: Iterator[Any] = self._future.__await__()
+        return answer
+
+
+class _Coordinator(ConsumerCoordinator):  # type: ignore[misc]
+    """Takes up the outcome of a rejoin that ended between two polls.
+
+    kafka-python lets such a one drop and joins once more, which makes the others rejoin: members
+    that poll in turns did so for ever, and a busy group needs many attempts.
+    """
+
+    @property
+    def _join_task(self) -> _Outcome | None:
+        return self._outcome
+
+    @_join_task.setter
+    def _join_task(self, future: Future | None) -> None:
+        self._outcome = None if future is None else _Outcome(future)
+
+
 class KafkaBusConsumer:
     """One member of a consumer group; see `contracts.ports.Consumer`.
 
@@ -180,6 +213,8 @@ class KafkaBusConsumer:
                 metadata_max_age_ms=30_000,
             )
         self._consumer._fetcher.PartitionRecords = _ReadableRecords
+        self._consumer._coordinator.__class__ = _Coordinator
+        self._consumer._coordinator._join_task = None
         self._generation_since = (-1, 0.0)
 
     def _assignor(self, kind: BrokerKind, instance_id: str | None) -> Any:  # noqa: ANN401
