@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -186,6 +187,49 @@ def test_listener_that_speaks_otherwise_is_doubted() -> None:
         ask(broker(address))
     assert f"the broker at {address} does not answer" in str(caught.value)
     assert "set broker.security to what its listener asks for (now protocol pl" in str(caught.value)
+
+
+@contextmanager
+def hung_up_for_want_of_a_certificate(folder: Path) -> Iterator[socket.socket]:
+    """Yield a connection whose server refuses us and is gone, once a handshake is made."""
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    asking.load_cert_chain(folder / "broker.pem")
+    asking.load_verify_locations(folder / "ca.pem")
+    asking.verify_mode = ssl.CERT_REQUIRED
+
+    def serve() -> None:
+        taken = asking.wrap_socket(
+            server.accept()[0], server_side=True, do_handshake_on_connect=False
+        )
+        # A reset instead of an orderly end, as of a broker that leaves unread what we wrote.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with taken, pytest.raises(ssl.SSLError, match="did not return a certificate"):
+            taken.do_handshake()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with socket.create_connection(server.getsockname()) as connection:
+            yield connection
+            thread.join()
+
+
+def test_certificate_refused_while_we_write_is_told(certificates: Path) -> None:
+    from deltawheel.infra.kafka_access import _TlsTransport
+    from deltawheel.infra.kafka_refusals import refusal_of
+
+    with hung_up_for_want_of_a_certificate(certificates) as connection:
+        trusting = context(certificates, ca_file="ca.pem")
+        transport = _TlsTransport(None, connection, host="127.0.0.1", ssl_context=trusting)
+        transport._sock.settimeout(5)
+        transport._sock.do_handshake()
+    transport._sock.setblocking(False)
+    transport._write_buffer.append(b"a request")
+    _, error = transport._sock_send()
+    transport._sock.close()
+    assert error is not None
+    said = refusal_of(error, "kafka-1:9092", BrokerSecurity.model_validate({"protocol": "ssl"}))
+    assert "does not accept our certificate" in str(said)
 
 
 # Refusals in words

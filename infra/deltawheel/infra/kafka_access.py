@@ -124,12 +124,22 @@ class _ClosedSocket(KafkaNetSocket):  # type: ignore[misc]
 class _LastWords:
     """Reads to the end: kafka-python drops what arrives together with the end of a connection.
 
-    That is the broker's reason, where it refuses a password and hangs up.
+    That is the broker's reason, where it refuses a password or a certificate and hangs up.
     """
+
+    _sock: socket.socket | None
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         received, error = super()._sock_recv()  # type: ignore[misc]
         return received, None if received else error
+
+    def _sock_send(self) -> tuple[int, Exception | None]:
+        sent, error = super()._sock_send()  # type: ignore[misc]
+        if error is not None and self._sock is not None:
+            # Since TLS 1.3 a certificate is refused after the handshake, while we write already.
+            _, reason = super()._sock_recv()  # type: ignore[misc]
+            error = reason or error
+        return sent, error
 
 
 class _TcpTransport(_LastWords, KafkaTCPTransport):  # type: ignore[misc]
