@@ -18,6 +18,7 @@ import yaml
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
 from deltawheel.infra import wiring
+from deltawheel.ops.supervisor.child import read_last_lines
 from tests.waiting import wait_for
 
 DELTAWHEEL = str(Path(sys.executable).with_name("deltawheel"))
@@ -147,7 +148,10 @@ def running_up(
     env: Mapping[str, str] | None = None,
     ready_timeout_s: float = 300,
 ) -> Iterator[Wheel]:
-    """Run `deltawheel up` on a home until the block ends; nothing of it may be left then."""
+    """Run `deltawheel up` on a home until the block ends; nothing of it may be left then.
+
+    If the block fails, the last lines of every log are printed.
+    """
     home.mkdir(parents=True, exist_ok=True)
     config = home / "deltawheel.yaml"
     content = {"home": str(home), "gateway": {"port": 0}, **settings}
@@ -170,6 +174,10 @@ def running_up(
 
         wait_for(is_ready, timeout_s=ready_timeout_s, what="the wheel is ready")
         yield wheel
+    except BaseException:
+        for written in (log, *sorted((home / "state" / "logs").glob("*.log"))):
+            sys.stdout.write(f"{written.name} ends with:\n{read_last_lines(written)}\n")
+        raise
     finally:
         if wheel._store is not None:
             wheel._store.close()

@@ -127,7 +127,7 @@ class _LastWords:
     That is the broker's reason, where it refuses a password or a certificate and hangs up.
     """
 
-    _sock: socket.socket | None
+    _sock: Any
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         received, error = super()._sock_recv()  # type: ignore[misc]
