@@ -232,8 +232,11 @@ class Ledger(Protocol):
         """Return a trace by its id."""
         ...
 
-    def owed(self, *, before: datetime, limit: int) -> list[Record]:
-        """Return events older than `before` whose effect is missing (ARCHITECTURE §4.3)."""
+    def owed(self, *, before: datetime, limit: int, since: datetime | None = None) -> list[Record]:
+        """Return events older than `before` whose effect is missing (ARCHITECTURE §4.3).
+
+        Those of the oldest prompts come first, from those on that were accepted at `since`.
+        """
         ...
 
     def watch(self, *, at: datetime, longest_gap: timedelta, is_paused: bool) -> None:

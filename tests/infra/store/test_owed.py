@@ -79,6 +79,8 @@ def test_owed_is_limited_to_the_oldest_prompts(store: Store) -> None:
     prompts = [a_prompt(f"{number}+1=", accepted_at=seconds(-number)) for number in range(9)]
     store.add_prompts(prompts)
     assert store.owed(before=LATER, limit=2) == [prompts[8], prompts[7]]
+    since = prompts[7].accepted_at
+    assert store.owed(before=LATER, limit=2, since=since) == [prompts[7], prompts[6]]
 
 
 def test_redelivered_prompt_does_not_open_a_closed_group(store: Store) -> None:

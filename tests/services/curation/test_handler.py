@@ -330,6 +330,28 @@ async def test_owed_event_whose_publication_failed_is_due_at_the_next_tick(stage
     assert stage.num_republished("prompts") is None
 
 
+@pytest.mark.parametrize("apart_s", [0, 1])
+async def test_events_that_stay_owed_keep_no_younger_one_from_its_turn(
+    stage: Stage, apart_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltawheel.services.curation.handler._OWED_PAGE", 4)
+    prompts = [
+        a_prompt(f"{n}+1=", accepted_at=stage.clock.at + timedelta(seconds=n * apart_s))
+        for n in range(4 if apart_s == 0 else 10)
+    ]
+    young = a_prompt("young", accepted_at=stage.clock.at + timedelta(seconds=20))
+    stage.store.add_prompts([*prompts, young])
+    stage.clock.move(100)
+    published: list[Record] = []
+    for _ in range(4):
+        published += await tick(stage.handler, "owed")
+    assert sorted(published, key=repr) == sorted([*prompts, young], key=repr), "each of them once"
+    stage.clock.move(1_000)
+    for _ in range(4):
+        published += await tick(stage.handler, "owed")
+    assert len(published) == 2 * len(prompts) + 2, "they have waited, and none was forgotten"
+
+
 async def test_interval_of_an_owed_event_doubles_until_it_is_owed_no_longer(stage: Stage) -> None:
     prompt, start = add_judged(stage.store), stage.clock.at
     published: list[float] = []

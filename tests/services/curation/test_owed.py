@@ -112,6 +112,16 @@ def test_event_that_is_owed_no_longer_is_forgotten() -> None:
     assert due_times(schedule, a_prompt(), range(2, 40)) == [2, 12, 32]
 
 
+def test_event_on_another_page_is_not_forgotten() -> None:
+    schedule = OwedSchedule(first_wait_s=10)
+    old, young = a_prompt("old"), a_prompt("young")
+    for at in (0, 5):
+        due = [*schedule.due([old], at=seconds(at), is_last=False)]
+        due += schedule.due([young], at=seconds(at))
+        schedule.published(due, at=seconds(at))
+        assert due == ([old, young] if at == 0 else [])
+
+
 def test_same_event_twice_in_a_page_is_due_once() -> None:
     schedule = OwedSchedule(first_wait_s=10)
     assert schedule.due([a_prompt(), a_prompt()], at=seconds(0)) == [a_prompt()]

@@ -4,7 +4,7 @@ Everything starts from the open prompts, which have an index of their own: close
 many, cost nothing here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,23 +39,33 @@ __all__ = ["LedgerDebts", "ended_slots", "num_ended"]
 
 _Aged = tuple[datetime, str, Record]
 """A record with what puts the oldest first: when its prompt was accepted, then its id."""
+_Oldest = Callable[[Select[Any]], Sequence[Any]]
+"""Runs a query for the rows of the oldest prompts."""
 
 
 class LedgerDebts(Part):
     """Owed events."""
 
-    def owed(self, *, before: datetime, limit: int) -> list[Record]:
+    def owed(self, *, before: datetime, limit: int, since: datetime | None = None) -> list[Record]:
         """Return events older than `before` whose effect is missing (ARCHITECTURE §4.3).
 
-        Those of the oldest prompts come first. A prompt is as old as its acceptance, a trace as
-        its generation, a group as its last slot's end.
+        Those of the oldest prompts come first, from those on that were accepted at `since`. A
+        prompt is as old as its acceptance, a trace as its generation, a group as its last slot's
+        end.
         """
         with self._database.reading() as connection:
+
+            def oldest(owed: Select[Any]) -> Sequence[Any]:
+                if since is not None:
+                    owed = owed.where(PROMPTS.c.accepted_at >= since)
+                ordered = owed.order_by(PROMPTS.c.accepted_at, PROMPTS.c.prompt_id, PROMPTS.c.round)
+                return connection.execute(ordered.limit(limit)).all()
+
             owed = [
-                *self._prompts(connection, before, limit),
-                *self._traces(connection, before, limit),
-                *self._ended_groups(connection, before, limit),
-                *self._failed_prompts(connection, before, limit),
+                *self._prompts(oldest, before),
+                *self._traces(oldest, before),
+                *self._ended_groups(connection, oldest, before),
+                *self._failed_prompts(oldest, before),
             ]
         owed.sort(key=lambda aged: aged[:2])
         return [record for _, _, record in owed[:limit]]
@@ -64,7 +74,7 @@ class LedgerDebts(Part):
         closed = exists().where(same_attempt(CLOSINGS, PROMPTS)).correlate(PROMPTS)
         return and_(PROMPTS.c.wheel == self._wheel, PROMPTS.c.closed_at.is_(None), ~closed)
 
-    def _prompts(self, connection: Connection, before: datetime, limit: int) -> Iterator[_Aged]:
+    def _prompts(self, oldest: _Oldest, before: datetime) -> Iterator[_Aged]:
         """Yield prompts that nobody was asked, or that have a slot without trace and end."""
         failed = exists().where(same_attempt(PROMPT_FAILURES, PROMPTS)).correlate(PROMPTS)
         unfilled = _num_begun() < ASSIGNMENTS.c.num_slots
@@ -74,10 +84,10 @@ class LedgerDebts(Part):
             .outerjoin(ASSIGNMENTS, same_prompt(ASSIGNMENTS, PROMPTS))
             .where(self._is_open(), PROMPTS.c.accepted_at < before, or_(nobody, unfilled))
         )
-        for accepted_at, prompt_id, payload in _oldest(connection, owed, limit):
+        for accepted_at, prompt_id, payload in oldest(owed):
             yield accepted_at, prompt_id, Prompt.model_validate_json(payload)
 
-    def _traces(self, connection: Connection, before: datetime, limit: int) -> Iterator[_Aged]:
+    def _traces(self, oldest: _Oldest, before: datetime) -> Iterator[_Aged]:
         """Yield traces whose slot has not ended."""
         ended = (
             exists()
@@ -93,11 +103,11 @@ class LedgerDebts(Part):
             .join(TRACES, same_prompt(TRACES, PROMPTS))
             .where(self._is_open(), TRACES.c.generated_at < before, ~ended)
         )
-        for accepted_at, trace_id, payload in _oldest(connection, owed, limit):
+        for accepted_at, trace_id, payload in oldest(owed):
             yield accepted_at, trace_id, Trace.model_validate_json(payload)
 
     def _ended_groups(
-        self, connection: Connection, before: datetime, limit: int
+        self, connection: Connection, oldest: _Oldest, before: datetime
     ) -> Iterator[_Aged]:
         """Yield one event of each group whose slots have all ended."""
         last_end = (
@@ -113,7 +123,7 @@ class LedgerDebts(Part):
         )
         groups = {
             PromptKey(prompt_id, round_): accepted_at
-            for accepted_at, prompt_id, round_ in _oldest(connection, owed, limit)
+            for accepted_at, prompt_id, round_ in oldest(owed)
         }
         for part in chunks(list(groups)):
             current = exists().where(same_attempt(SLOT_ENDS, PROMPTS)).correlate(SLOT_ENDS)
@@ -124,9 +134,7 @@ class LedgerDebts(Part):
                 if accepted_at is not None:
                     yield accepted_at, row["prompt_id"], slot_end_of(row)
 
-    def _failed_prompts(
-        self, connection: Connection, before: datetime, limit: int
-    ) -> Iterator[_Aged]:
+    def _failed_prompts(self, oldest: _Oldest, before: datetime) -> Iterator[_Aged]:
         """Yield the failures of prompts that nobody was asked."""
         owed = (
             select(PROMPTS.c.accepted_at, PROMPTS.c.prompt_id, PROMPT_FAILURES.c.payload)
@@ -138,13 +146,8 @@ class LedgerDebts(Part):
                 PROMPT_FAILURES.c.failed_at < before,
             )
         )
-        for accepted_at, prompt_id, payload in _oldest(connection, owed, limit):
+        for accepted_at, prompt_id, payload in oldest(owed):
             yield accepted_at, prompt_id, PromptFailed.model_validate_json(payload)
-
-
-def _oldest(connection: Connection, owed: Select[Any], limit: int) -> Iterator[Any]:
-    ordered = owed.order_by(PROMPTS.c.accepted_at, PROMPTS.c.prompt_id, PROMPTS.c.round)
-    yield from connection.execute(ordered.limit(limit)).all()
 
 
 def num_ended() -> ScalarSelect[int]:

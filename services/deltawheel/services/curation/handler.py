@@ -27,6 +27,7 @@ __all__ = ["Curation"]
 
 _OWED_LEASE = "owed-events"
 _OWED_PAGE = 5_000
+"""How many open events a tick looks at; those of younger prompts are the next tick's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class Curation:
     ticks: Sequence[Tick] = field(init=False)
     _close: MicroBatcher[Group, Sequence[Record]] = field(init=False)
     _owed: OwedSchedule = field(init=False)
+    _swept_to: datetime | None = field(default=None, init=False)
     _token: str = field(init=False)
     _longest_gap: timedelta = field(init=False)
     _ledger: BatchedLedger = field(init=False)
@@ -129,8 +131,20 @@ class Curation:
         if not is_mine:
             return []
         before = now - timedelta(seconds=self.settings.republish_after_s)
-        owed = await offload(self.store.owed, before=before, limit=_OWED_PAGE)
-        return self._owed.due(owed, at=now)
+        page = await offload(self.store.owed, before=before, limit=_OWED_PAGE, since=self._swept_to)
+        is_last = len(page) < _OWED_PAGE
+        self._swept_to = None if is_last else await offload(self._place_behind, page)
+        return self._owed.due(page, at=now, is_last=is_last)
+
+    def _place_behind(self, page: Sequence[Record]) -> datetime | None:
+        """Return when the prompt was accepted at which the page ends; the next one begins there."""
+        key = key_of(page[-1])
+        group = self.store.group(key) if key else None
+        if group is None:
+            return None
+        accepted_at = group.prompt.accepted_at
+        is_where_it_began = accepted_at == self._swept_to
+        return accepted_at + timedelta(microseconds=1) if is_where_it_began else accepted_at
 
     def _note_republished(self, events: Sequence[Record]) -> None:
         self._owed.published(events, at=self.clock.now())

@@ -34,11 +34,19 @@ class OwedSchedule:
     first_wait_s: float
     longest_wait_s: float = 3_600.0
     _due: dict[str, tuple[datetime, float]] = field(default_factory=dict)
+    _owed: set[str] = field(default_factory=set)
 
-    def due(self, owed: list[Record], *, at: datetime) -> list[Record]:
-        """Return those to publish now, and forget those that are owed no longer."""
+    def due(self, owed: list[Record], *, at: datetime, is_last: bool = True) -> list[Record]:
+        """Return those of a page to publish now.
+
+        After the last page of all that is owed, those that were on none are owed no longer, and
+        forgotten.
+        """
         names = {event_id(record): record for record in owed}
-        self._due = {name: due for name, due in self._due.items() if name in names}
+        self._owed.update(names)
+        if is_last:
+            self._due = {name: due for name, due in self._due.items() if name in self._owed}
+            self._owed.clear()
         return [
             record
             for name, record in names.items()
