@@ -57,8 +57,10 @@ def a_message(record: Record, **changes: Any) -> InboundMessage:
     return InboundMessage(**{**fields, **changes})
 
 
-def compared(rows: Rows, *messages: InboundMessage) -> DeepAudit:
-    audit = DeepAudit()
+def compared(
+    rows: Rows, *messages: InboundMessage, offsets: Sequence[GroupOffset] = ()
+) -> DeepAudit:
+    audit = DeepAudit(offsets=offsets)
     compare_events(messages, rows, wheel=WHEEL, audit=audit)
     return audit
 
@@ -94,6 +96,21 @@ def test_garbage_is_a_finding_unless_it_is_a_dead_letter() -> None:
     assert compared(Rows(dead=frozenset({b"\xff"})), garbage).findings == []
 
 
+def an_offset(group: str, position: int, **changes: Any) -> GroupOffset:
+    fields = {"topic": "test.traces", "committed": 0, "end": 9, "positions": {0: position}}
+    return GroupOffset(**{**fields, "group": group, **changes})
+
+
+def test_garbage_that_a_group_has_not_come_to_is_counted_and_no_finding() -> None:
+    garbage = a_message(a_trace(), value=b"\xff", offset=3)
+    behind = [an_offset("judging", 3), an_offset("monitoring", 4)]
+    audit = compared(Rows(), garbage, offsets=behind)
+    assert (audit.findings, audit.unread, audit.dead) == ([], 1, 0)
+    past = [an_offset("judging", 4), an_offset("elsewhere", 0, topic="test.prompts")]
+    audit = compared(Rows(), garbage, offsets=past)
+    assert (len(audit.findings), audit.unread) == (1, 0)
+
+
 def test_stored_pair_without_its_event_is_missed_from_the_time_that_the_topic_holds() -> None:
     early, late = (
         a_pair(a_prompt(text), paired_at=seconds(at)) for text, at in (("1", 10), ("2", 20))
@@ -117,6 +134,5 @@ def test_messages_come_in_batches() -> None:
 
 
 def test_lag_is_what_is_left_to_read_and_never_less_than_nothing() -> None:
-    offset = GroupOffset(topic="t", group="g", committed=3, end=5)
-    assert offset.lag == 2
-    assert GroupOffset(topic="t", group="g", committed=6, end=5).lag == 0
+    assert an_offset("g", 3, committed=3, end=5).lag == 2
+    assert an_offset("g", 6, committed=6, end=5).lag == 0

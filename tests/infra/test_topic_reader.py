@@ -55,6 +55,7 @@ def test_offsets_and_records_are_read_beside_the_group_that_works(running: Setti
             read = list(reader.messages([PROMPTS, Topic.PAIRS.of(WHEEL)]))
             [again] = reader.offsets({GROUP: [PROMPTS]})
     assert (offset.committed, offset.end, offset.lag) == (15, 20, 5)
+    assert offset.positions == {partition.partition: end for partition, end in ends.items()}
     assert again == offset
     assert sorted(message.value or b"" for message in read) == sorted(
         event.value or b"" for event in events

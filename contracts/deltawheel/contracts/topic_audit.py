@@ -34,13 +34,15 @@ class GroupOffset:
     """How far a consumer group has read a topic, all partitions together.
 
     `committed` counts from the first record that the topic still has; `end` is its length by the
-    same count, so that the difference is what is left to read.
+    same count, so that the difference is what is left to read. `positions` are the committed
+    offsets as they are, by partition.
     """
 
     topic: str
     group: str
     committed: int
     end: int
+    positions: Mapping[int, int]
 
     @property
     def lag(self) -> int:
@@ -108,8 +110,12 @@ class _Place(NamedTuple):
 class DeepAudit:
     """What was read of the topics."""
 
+    offsets: Sequence[GroupOffset] = ()
+    """How far the groups had read before the first record was."""
     messages: Counter[str] = field(default_factory=Counter)
     dead: int = 0
+    unread: int = 0
+    """How many records nobody could bury yet, for a group of theirs has not come to them."""
     findings: list[Finding] = field(default_factory=list)
     _pairs: set[int] = field(default_factory=set)
     _first_at: dict[tuple[str, int], datetime] = field(default_factory=dict)
@@ -128,6 +134,14 @@ class DeepAudit:
         self._pairs.add(_short(pair.pair_id))
         place = message.topic, message.partition
         self._first_at[place] = min(self._first_at.get(place, pair.paired_at), pair.paired_at)
+
+    def is_unread(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether a group that reads the topic had not finished this record."""
+        return any(
+            offset >= group.positions[partition]
+            for group in self.offsets
+            if group.topic == topic and partition in group.positions
+        )
 
     def has_pair(self, pair_id: str) -> bool:
         """Tell whether this pair had its event."""
@@ -191,10 +205,12 @@ def _bury(
     for place, value, reason in refused:
         if value is None or value in dead:
             audit.dead += 1
-            continue
-        audit.findings.append(
-            Finding(kind="contradictory", fact=f"{place}: {reason}", rows=(str(place),))
-        )
+        elif audit.is_unread(*place):
+            audit.unread += 1
+        else:
+            audit.findings.append(
+                Finding(kind="contradictory", fact=f"{place}: {reason}", rows=(str(place),))
+            )
 
 
 def _finding(place: _Place, record: Record, fact: str) -> Finding:

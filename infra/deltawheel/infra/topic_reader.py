@@ -79,16 +79,18 @@ class KafkaTopicReader:
         partitions = self._partitions([topic])
         first = self._consumer.beginning_offsets(partitions)
         last = self._ends(partitions)
-        read = 0
-        for partition in partitions:
-            known = committed.get(partition)
-            at = known.offset if known is not None else -1
-            read += max(0, at - first[partition])
+        at = {
+            partition: max(known.offset, first[partition])
+            if (known := committed.get(partition)) is not None
+            else first[partition]
+            for partition in partitions
+        }
         return GroupOffset(
             topic=topic,
             group=group,
-            committed=read,
+            committed=sum(at[partition] - first[partition] for partition in partitions),
             end=sum(last[partition] - first[partition] for partition in partitions),
+            positions={partition.partition: offset for partition, offset in at.items()},
         )
 
     def messages(self, topics: Sequence[str]) -> Iterator[InboundMessage]:

@@ -1,6 +1,6 @@
 """What topics add to an audit: offsets always, every record of them with `--deep`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,9 @@ GROUPS: Final = {
 }
 """The groups that move prompts on, and what each reads."""
 
-_DEEP = (Topic.PROMPTS, Topic.TRACES, Topic.JUDGEMENTS, Topic.PAIRS)
+_DEEP: Final = (Topic.PROMPTS, Topic.TRACES, Topic.JUDGEMENTS, Topic.PAIRS)
+_WATCHING: Final = {"monitoring": _DEEP}
+"""Buries what it cannot read, as each of the others does, and is alone in reading pairs."""
 _BATCH: Final = 500
 _REPORTED_EVERY: Final = 50_000
 _SETTLED: Final = timedelta(minutes=1)
@@ -36,12 +38,15 @@ def read_offsets(settings: "Settings") -> "list[GroupOffset]":
     from deltawheel.infra import wiring
 
     settings = _where_it_runs(settings)
-    groups = {
-        f"{settings.wheel}.{group}": [topic.of(settings.wheel) for topic in topics]
-        for group, topics in GROUPS.items()
-    }
     with wiring.reading_topics(settings) as reader:
-        return reader.offsets(groups)
+        return reader.offsets(_named(GROUPS, settings.wheel))
+
+
+def _named(groups: Mapping[str, Sequence[Topic]], wheel: str) -> dict[str, list[str]]:
+    return {
+        f"{wheel}.{group}": [topic.of(wheel) for topic in topics]
+        for group, topics in groups.items()
+    }
 
 
 def _where_it_runs(settings: "Settings") -> "Settings":
@@ -65,7 +70,7 @@ def _where_it_runs(settings: "Settings") -> "Settings":
 
 
 def compare_topics(
-    settings: "Settings", store: "Store", *, progress: Callable[[str], None], is_drained: bool
+    settings: "Settings", store: "Store", *, progress: Callable[[str], None]
 ) -> "DeepAudit":
     """Read every record of the stream's topics, and compare each with the row behind it.
 
@@ -73,7 +78,6 @@ def compare_topics(
         settings: Whose topics they are.
         store: Holds the rows.
         progress: Told how many records have been read.
-        is_drained: Whether curation has read everything, so that no pair's event is on its way.
 
     Raises:
         RetryLaterError: the broker cannot be reached.
@@ -81,14 +85,17 @@ def compare_topics(
     from deltawheel.contracts.topic_audit import DeepAudit, batches, compare_events, name_unsent
     from deltawheel.infra import wiring
 
-    audit = DeepAudit()
     topics = [topic.of(settings.wheel) for topic in _DEEP]
     with wiring.reading_topics(_where_it_runs(settings)) as reader:
+        moving = reader.offsets(_named(GROUPS, settings.wheel))
+        watching = reader.offsets(_named(_WATCHING, settings.wheel))
+        audit = DeepAudit(offsets=(*moving, *watching))
         for batch in batches(reader.messages(topics), _BATCH):
             compare_events(batch, store, wheel=settings.wheel, audit=audit)
             if audit.messages.total() % _REPORTED_EVERY < _BATCH:
                 progress(f"{audit.messages.total()} records of topics")
     before = wiring.system_clock().now() - _SETTLED
+    is_drained = not any(offset.lag for offset in moving)
     if is_drained and audit.pairs_since is not None:
         name_unsent(store.stored_pairs(since=audit.pairs_since, before=before), audit)
     return audit

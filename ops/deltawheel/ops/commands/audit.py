@@ -54,9 +54,7 @@ def command(context: click.Context, deep: bool, as_json: bool) -> int:
         if deep and offsets is not None:
             from deltawheel.ops.topic_audit import compare_topics
 
-            topics = compare_topics(
-                settings, store, progress=progress, is_drained=not any(it.lag for it in offsets)
-            )
+            topics = compare_topics(settings, store, progress=progress)
             for finding in topics.findings:
                 audit.add(finding)
     if as_json:
@@ -118,7 +116,9 @@ def _report(
         "findings": [asdict(finding) for finding in audit.findings],
         "offsets": None if offsets is None else [asdict(it) | {"lag": it.lag} for it in offsets],
         "offsets_unknown_because": unreached,
-        "topics": None if topics is None else {"records": topics.messages, "dead": topics.dead},
+        "topics": None
+        if topics is None
+        else {"records": topics.messages, "dead": topics.dead, "unread": topics.unread},
         "is_clean": audit.is_clean,
     }
 
@@ -149,7 +149,10 @@ def _show(
         groups = [(it.topic, it.group, it.committed, it.end, it.lag) for it in offsets]
         print_table("topics", ("topic", "group", "committed", "end", "lag"), groups)
     if topics is not None:
-        click.echo(f"{topics.messages.total()} records of topics read, {topics.dead} dead letters")
+        click.echo(
+            f"{topics.messages.total()} records of topics compared: {topics.dead} are dead "
+            f"letters, {topics.unread} cannot be told before a service has read them"
+        )
     _show_findings(audit)
 
 
