@@ -44,7 +44,7 @@ def publish(wheel: Wheel, message: OutboundMessage) -> None:
 def a_stored_trace(wheel: Wheel, prompt_id: str) -> Trace:
     group = wheel.store.group(PromptKey(prompt_id, 0))
     assert group is not None
-    return group.traces[0]
+    return next(iter(group.traces.values()))
 
 
 def test_what_nobody_has_read_is_no_fault_and_what_contradicts_a_row_is(wheel: Wheel) -> None:
