@@ -6,7 +6,7 @@ import pytest
 
 from deltawheel.contracts.errors import DeltawheelError, InvalidRecordError, RetryLaterError
 from deltawheel.infra import http_probe
-from deltawheel.infra.chat_replies import Reply, refusal_of
+from deltawheel.infra.chat_replies import Asked, Reply, refusal_of
 from tests.records import a_generator
 
 DEEP = b"[" * 100_000
@@ -14,20 +14,22 @@ DEEP = b"[" * 100_000
 
 @pytest.mark.parametrize("body", [DEEP, b'{"error": ' + DEEP])
 def test_error_that_is_nested_without_end_is_an_error_like_any_other(body: bytes) -> None:
-    error = refusal_of(Reply(status=500, body=body, url="u"), a_generator())
+    error = refusal_of(Reply(status=500, body=body, url="u"), Asked.generator(a_generator()))
     assert isinstance(error, RetryLaterError)
 
 
 def test_fault_whose_place_is_no_list_is_read_all_the_same() -> None:
     reply = Reply(status=422, body=b'{"detail": [{"loc": 7, "msg": "too long"}]}', url="u")
-    error = refusal_of(reply, a_generator())
+    error = refusal_of(reply, Asked.generator(a_generator()))
     assert isinstance(error, InvalidRecordError)
 
 
 @pytest.mark.parametrize("offset", ["-9999999999999", "+0000"])
 def test_date_that_no_clock_can_show_is_no_time_to_wait_until(offset: str) -> None:
     date = f"Mon, 99 Jan 9999999999999999999 00:00:00 {offset}"
-    error = refusal_of(Reply(status=503, body=b"", url="u", retry_after=date), a_generator())
+    error = refusal_of(
+        Reply(status=503, body=b"", url="u", retry_after=date), Asked.generator(a_generator())
+    )
     assert isinstance(error, RetryLaterError)
     assert error.retry_after_s is None
 

@@ -1,4 +1,4 @@
-"""Asking generators over OpenAI-compatible servers, with aiohttp.
+"""Asking generators over OpenAI-compatible servers.
 
 What an answer means is read in `chat_replies`; here are the requests.
 """
@@ -6,20 +6,17 @@ What an answer means is read in `chat_replies`; here are the requests.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import aiohttp
-
-from deltawheel.contracts.errors import ConfigError, InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ports import Completion, Telemetry
 from deltawheel.contracts.prompt import Message
 from deltawheel.infra.adapter_loading import AdapterLoads
-from deltawheel.infra.chat_replies import Reply, completion_of, refusal_of
+from deltawheel.infra.chat_replies import Asked, Reply, completion_of, refusal_of
+from deltawheel.infra.model_client import ModelClient, key_headers, trimmed
 
-__all__ = ["OpenAIChatModel", "key_headers"]
+__all__ = ["OpenAIChatModel"]
 
 _SERVER_PREFIX: Final = "server:"
-# uvicorn, and so vLLM, closes idle connections after 5 s; a request on one just closed would fail.
-_KEEPALIVE_S: Final = 4.0
 _PROBE: Final = (Message(role="user", content="1+1="),)
 
 
@@ -44,16 +41,17 @@ class OpenAIChatModel:
         request_timeout_s: float,
         telemetry: Telemetry,
     ) -> None:
-        self._servers = {name: _trimmed(url) for name, url in servers.items()}
+        self._servers = {name: trimmed(url) for name, url in servers.items()}
         self._headers = {
-            (name, _trimmed(url)): key_headers(name, key)
+            (name, trimmed(url)): key_headers(key, owner=f"generators.{name}")
             for (name, url), key in api_keys.items()
             if key.strip()
         }
-        self._timeout_s = request_timeout_s
+        self._client = ModelClient(
+            timeout_s=request_timeout_s, timeout_key="generation.request_timeout_s"
+        )
         self._telemetry = telemetry
         self._loads = AdapterLoads()
-        self._session: aiohttp.ClientSession | None = None
 
     async def complete(
         self, generator: Generator, messages: Sequence[Message], *, seed: int
@@ -86,9 +84,7 @@ class OpenAIChatModel:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._loads.aclose()
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._client.aclose()
 
     async def _counted_ask(self, generator: Generator, body: Mapping[str, Any]) -> Completion:
         try:
@@ -120,8 +116,8 @@ class OpenAIChatModel:
                     "loaded; it may have been restarted"
                 )
         if reply.status != 200:
-            raise refusal_of(reply, generator)
-        return completion_of(reply, generator)
+            raise refusal_of(reply, Asked.generator(generator))
+        return completion_of(reply, Asked.generator(generator))
 
     async def _load(self, generator: Generator) -> None:
         """Load the adapter, as vLLM offers it.
@@ -140,45 +136,21 @@ class OpenAIChatModel:
                 "it (VLLM_ALLOW_RUNTIME_LORA_UPDATING=True) and see the folder"
             )
         elif reply.status != 400:
-            raise refusal_of(reply, generator)
+            raise refusal_of(reply, Asked.generator(generator))
 
     async def _post(self, route: str, generator: Generator, body: Mapping[str, Any]) -> Reply:
-        """Send one request and return whatever the server answers.
-
-        Raises:
-            RetryLaterError: no answer came, or not in time; or the endpoint in the settings is no
-                URL.
-        """
         base = self._base_url(generator)
-        url = f"{base}/{route}"
-        try:
-            async with self._opened().post(
-                url, json=body, headers=self._headers.get((generator.name, base))
-            ) as response:
-                return Reply(
-                    status=response.status,
-                    body=await response.read(),
-                    url=url,
-                    retry_after=response.headers.get("Retry-After"),
-                )
-        except TimeoutError as error:
-            raise RetryLaterError(
-                f"{generator.name} did not answer within {self._timeout_s:g} s "
-                "(generation.request_timeout_s)"
-            ) from error
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise RetryLaterError(
-                f"generators.{generator.name}.endpoint: {generator.endpoint!r} is no URL; it "
-                "should look like http://host:8000/v1"
-            ) from error
-        except aiohttp.ClientError as error:
-            raise RetryLaterError(
-                f"{generator.name} at {base} cannot be reached: {error or type(error).__name__}"
-            ) from error
+        return await self._client.post(
+            base,
+            route,
+            body,
+            asked=Asked.generator(generator),
+            headers=self._headers.get((generator.name, base)),
+        )
 
     def _base_url(self, generator: Generator) -> str:
         if not generator.endpoint.startswith(_SERVER_PREFIX):
-            return _trimmed(generator.endpoint)
+            return trimmed(generator.endpoint)
         name = generator.endpoint.removeprefix(_SERVER_PREFIX)
         if name not in self._servers:
             raise InvalidRecordError(
@@ -186,30 +158,3 @@ class OpenAIChatModel:
                 f"on server {name!r}, and servers are now {sorted(self._servers)}"
             )
         return self._servers[name]
-
-    def _opened(self) -> aiohttp.ClientSession:
-        """Return the session, made inside the running loop: aiohttp binds it to that."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
-            )
-        return self._session
-
-
-def _trimmed(url: str) -> str:
-    return url.rstrip("/")
-
-
-def key_headers(name: str, key: str) -> dict[str, str]:
-    """Return the header that carries the key.
-
-    Raises:
-        ConfigError: the key holds line breaks or other characters that no header can.
-    """
-    if not (bare := key.strip()).isascii() or not bare.isprintable():
-        raise ConfigError(
-            f"generators.{name}.api_key_env: the key cannot be sent; the environment variable "
-            "must hold one line of printable ASCII"
-        )
-    return {"Authorization": f"Bearer {bare}"}

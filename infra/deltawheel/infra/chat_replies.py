@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,12 +15,32 @@ from deltawheel.contracts.ports import Completion
 from deltawheel.contracts.record import Count
 from deltawheel.contracts.trace import FinishReason
 
-__all__ = ["Reply", "completion_of", "refusal_of"]
+__all__ = ["Asked", "Reply", "completion_of", "parsed", "refusal_of", "require_model"]
 
 _SHOWN_CHARS: Final = 300
 _FINISH: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 _BROKEN_OFF: Final = frozenset({"abort", "error"})
 _BUSY: Final = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Whom a request asks; `key` is where the settings name it, as in `generators.strong`."""
+
+    name: str
+    model: str
+    revision: str
+    key: str
+
+    @classmethod
+    def generator(cls, generator: Generator) -> "Asked":
+        """Return how a member of the pool is asked."""
+        return cls(
+            name=generator.name,
+            model=generator.model,
+            revision=generator.revision,
+            key=f"generators.{generator.name}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +100,17 @@ def _place(fault: object) -> str:
     return f"{where}: {fault.get('msg', '')}"
 
 
-def refusal_of(reply: Reply, generator: Generator) -> InvalidRecordError | RetryLaterError:
+def refusal_of(reply: Reply, asked: Asked) -> InvalidRecordError | RetryLaterError:
     """Return the error that an answer other than 200 means.
 
     What an operator can put right (a key, a path) is tried again: no work is lost by it. What
     the server says of this very request will not change.
     """
-    name, status = generator.name, reply.status
+    name, status = asked.name, reply.status
     if status in (401, 403):
         return RetryLaterError(
             f"{name} refuses the key ({status}): set the environment variable that "
-            f"generators.{name}.api_key_env names, and restart"
+            f"{asked.key}.api_key_env names, and restart"
         )
     if status in _BUSY or status >= 500:
         return RetryLaterError(
@@ -99,12 +119,12 @@ def refusal_of(reply: Reply, generator: Generator) -> InvalidRecordError | Retry
         )
     if reply.is_unknown_model:
         return InvalidRecordError(
-            f"revision {generator.revision} of {name} is no longer served ({reply.said})"
+            f"revision {asked.revision} of {name} is no longer served ({reply.said})"
         )
     if status in (404, 405):
         return RetryLaterError(
-            f"{name}: there is no {reply.url} ({status}): generators.{name}.endpoint must be the "
-            "base URL of the API, which mostly ends in /v1"
+            f"{name}: there is no {reply.url} ({status}): {asked.key}.endpoint must be the base "
+            "URL of the API, which mostly ends in /v1"
         )
     return InvalidRecordError(f"{name} refuses the request ({status}: {reply.said})")
 
@@ -151,31 +171,52 @@ class _Answer(_Part):
     usage: _Usage | None = None
 
 
-def completion_of(reply: Reply, generator: Generator) -> Completion:
+A = TypeVar("A", bound=BaseModel)
+
+
+def parsed(reply: Reply, form: type[A], asked: Asked) -> A:
+    """Read the body of an answer with status 200 as this form.
+
+    Raises:
+        InvalidRecordError: it is something else.
+    """
+    try:
+        return form.model_validate_json(reply.body)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "body"
+        raise InvalidRecordError(
+            f"{asked.name} answered with something that is no chat completion "
+            f"({where}: {fault['msg']})"
+        ) from None
+
+
+def require_model(served: str, asked: Asked) -> None:
+    """Make sure who has answered, for what it wrote must name who really did.
+
+    Raises:
+        RetryLaterError: it was another model; the settings name it otherwise.
+    """
+    if served != asked.model:
+        raise RetryLaterError(
+            f"{asked.name} was asked as {asked.model!r}, but {_short(served)!r} answered: name the "
+            f"model exactly in {asked.key}.model"
+        )
+
+
+def completion_of(reply: Reply, asked: Asked) -> Completion:
     """Read an answer with status 200.
 
     Raises:
         InvalidRecordError: it has not the form that the API promises.
         RetryLaterError: the server broke the answer off, as vLLM does when it stops; or another
-            model wrote it, for a trace must name who really did: the settings name it otherwise.
+            model wrote it.
     """
-    try:
-        answer = _Answer.model_validate_json(reply.body)
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, fault["loc"])) or "body"
-        raise InvalidRecordError(
-            f"{generator.name} answered with something that is no chat completion "
-            f"({where}: {fault['msg']})"
-        ) from None
-    if answer.model != generator.model:
-        raise RetryLaterError(
-            f"{generator.name} was asked as {generator.model!r}, but {_short(answer.model)!r} "
-            f"answered: name the model exactly in generators.{generator.name}.model"
-        )
+    answer = parsed(reply, _Answer, asked)
+    require_model(answer.model, asked)
     [choice] = answer.choices
     if choice.finish_reason in _BROKEN_OFF:
-        raise RetryLaterError(f"{generator.name} broke its answer off ({choice.finish_reason})")
+        raise RetryLaterError(f"{asked.name} broke its answer off ({choice.finish_reason})")
     message, usage = choice.message, answer.usage or _Usage()
     return Completion(
         reasoning=message.reasoning or message.reasoning_content or "",

@@ -31,6 +31,12 @@ from deltawheel.contracts.settings.cycle import (
     SuiteSettings,
     TrainingSettings,
 )
+from deltawheel.contracts.settings.judging import (
+    SCORED_BY,
+    JudgeKind,
+    JudgeSettings,
+    RubricSettings,
+)
 from deltawheel.contracts.settings.processes import (
     GatewaySettings,
     MonitoringSettings,
@@ -44,14 +50,10 @@ from deltawheel.contracts.settings.processes import (
 from deltawheel.contracts.settings.section import refuse, repeated
 from deltawheel.contracts.settings.stream import (
     SANDBOX_POOL,
-    SCORED_BY,
     CurationSettings,
     GenerationSettings,
     GeneratorSettings,
-    JudgeKind,
-    JudgeSettings,
     RotationSettings,
-    RubricSettings,
 )
 from deltawheel.contracts.settings.values import SANDBOX
 from deltawheel.contracts.slices import ORDER_BY

@@ -247,12 +247,12 @@ def _headers(settings: Settings, generator: GeneratorSettings) -> dict[str, str]
     Raises:
         ConfigError: the key is not in the environment, or cannot be sent.
     """
-    from deltawheel.infra.chat_model import key_headers
     from deltawheel.infra.credentials import endpoint_keys
+    from deltawheel.infra.model_client import key_headers
 
     keys = endpoint_keys(settings.model_copy(update={"generators": (generator,)}))
     for bare in keys.values():
-        return key_headers(generator.name, bare)
+        return key_headers(bare, owner=f"generators.{generator.name}")
     return {}
 
 

@@ -1,0 +1,99 @@
+"""Requests to OpenAI-compatible servers, with aiohttp; what they answer is read elsewhere."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+
+from deltawheel.contracts.errors import ConfigError, RetryLaterError
+from deltawheel.infra.chat_replies import Asked, Reply
+
+__all__ = ["ModelClient", "key_headers", "trimmed"]
+
+# uvicorn, and so vLLM, closes idle connections after 5 s; a request on one just closed would fail.
+_KEEPALIVE_S: Final = 4.0
+
+
+class ModelClient:
+    """One session for all servers. It belongs to one event loop.
+
+    Args:
+        timeout_s: Longest wait for one answer.
+        timeout_key: The setting that says so.
+    """
+
+    def __init__(self, *, timeout_s: float, timeout_key: str) -> None:
+        self._timeout_s = timeout_s
+        self._timeout_key = timeout_key
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(
+        self,
+        base: str,
+        route: str,
+        body: Mapping[str, Any],
+        *,
+        asked: Asked,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send one request and return whatever the server answers.
+
+        Raises:
+            RetryLaterError: no answer came, or not in time; or the endpoint in the settings is no
+                URL.
+        """
+        url = f"{base}/{route}"
+        try:
+            async with self._opened().post(url, json=body, headers=headers) as response:
+                return Reply(
+                    status=response.status,
+                    body=await response.read(),
+                    url=url,
+                    retry_after=response.headers.get("Retry-After"),
+                )
+        except TimeoutError as error:
+            raise RetryLaterError(
+                f"{asked.name} did not answer within {self._timeout_s:g} s ({self._timeout_key})"
+            ) from error
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise RetryLaterError(
+                f"{asked.key}.endpoint: {base!r} is no URL; it should look like http://host:8000/v1"
+            ) from error
+        except aiohttp.ClientError as error:
+            raise RetryLaterError(
+                f"{asked.name} at {base} cannot be reached: {error or type(error).__name__}"
+            ) from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Return the session, made inside the running loop: aiohttp binds it to that."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+            )
+        return self._session
+
+
+def trimmed(url: str) -> str:
+    """Return a base URL as routes are put behind it."""
+    return url.rstrip("/")
+
+
+def key_headers(key: str, *, owner: str) -> dict[str, str]:
+    """Return the header that carries the key; `owner` is where the settings name whose it is.
+
+    Raises:
+        ConfigError: the key holds line breaks or other characters that no header can.
+    """
+    if not (bare := key.strip()).isascii() or not bare.isprintable():
+        raise ConfigError(
+            f"{owner}.api_key_env: the key cannot be sent; the environment variable must hold one "
+            "line of printable ASCII"
+        )
+    return {"Authorization": f"Bearer {bare}"}
