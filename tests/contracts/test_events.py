@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from deltawheel.contracts.errors import InvalidRecordError
-from deltawheel.contracts.events import InboundMessage, decode, encode, event_id, key_of
+from deltawheel.contracts.events import (
+    InboundMessage,
+    decode,
+    encode,
+    event_id,
+    key_of,
+    most_wire_bytes,
+    num_wire_bytes,
+)
 from deltawheel.contracts.generated import generated_files
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.record import MAX_COUNT, Record
@@ -456,3 +464,10 @@ def test_promotion_is_keyed_by_its_model_and_speaks_of_no_prompt() -> None:
 def test_key_of_the_message_is_not_trusted() -> None:
     message = as_received(a_trace(), key=b"somebody else")
     assert decode(message, wheel=WHEEL) == a_trace()
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_most_that_an_event_can_take_is_more_than_it_takes(name: str) -> None:
+    record = EXAMPLES[name]
+    sent = encode(record, wheel="w" * 64, service="a-service-of-ours")
+    assert num_wire_bytes(sent) <= most_wire_bytes(record) < num_wire_bytes(sent) + 1_000

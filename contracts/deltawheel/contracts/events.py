@@ -28,6 +28,7 @@ __all__ = [
     "encode",
     "event_id",
     "key_of",
+    "most_wire_bytes",
     "num_wire_bytes",
 ]
 
@@ -37,6 +38,8 @@ ATTEMPT_HEADER: Final = "deltawheel_attempt"
 """On a dead letter's record that was published again: which attempt at it this is, from 2."""
 
 _MARGIN_BYTES: Final = 1_000
+_ENVELOPE_BYTES: Final = 1_000
+"""More than key and headers of any record take: ids are digests, and names have a longest length."""
 """What a record takes on the wire above its key, value and headers, generously."""
 
 _RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}
@@ -136,6 +139,11 @@ def num_wire_bytes(message: OutboundMessage) -> int:
     """Return at most how many bytes a message takes on the wire, as brokers limit them."""
     headers = sum(len(name.encode()) + len(value) for name, value in message.headers)
     return len(message.key or b"") + len(message.value or b"") + headers + _MARGIN_BYTES
+
+
+def most_wire_bytes(record: Record) -> int:
+    """Return at most how many bytes a record's event takes on the wire, without encoding it."""
+    return len(record.wire.encode()) + _ENVELOPE_BYTES + _MARGIN_BYTES
 
 
 def decode(message: InboundMessage, *, wheel: str) -> Record:

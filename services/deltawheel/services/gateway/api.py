@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.cycle import Cycle
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
-from deltawheel.contracts.events import encode, num_wire_bytes
+from deltawheel.contracts.events import encode, most_wire_bytes
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.pair import PreferencePair
@@ -103,8 +103,7 @@ class Gateway:
         limit = self.settings.broker.max_message_bytes
         refused: dict[int, str] = {}
         for index, prompt in enumerate(prompts):
-            event = encode(prompt, wheel=self.settings.wheel, service="gateway")
-            if (size := num_wire_bytes(event)) > limit:
+            if (size := most_wire_bytes(prompt)) > limit:
                 refused[index] = (
                     f"the prompt has {size} bytes, but broker.max_message_bytes is {limit}"
                 )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from deltawheel.contracts.assignment import Assignment, Slot
 from deltawheel.contracts.clock import Clock
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
-from deltawheel.contracts.events import encode, num_wire_bytes
+from deltawheel.contracts.events import most_wire_bytes
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.ids import digest_of, seed_of
@@ -215,23 +215,20 @@ class Generation:
     def _room(self, prompt: Prompt) -> int:
         """Return how many bytes a trace may have: a pair's event holds two, and the prompt."""
         limit = self.settings.broker.max_message_bytes
-        return max(0, limit - self._num_bytes(prompt)) // 2
+        return max(0, limit - most_wire_bytes(prompt)) // 2
 
     def _excess(self, trace: Trace, room: int) -> str | None:
         """Say why a trace is too large, if it is.
 
         Stored it would be owed for ever, for the broker takes no event of it.
         """
-        if (size := self._num_bytes(trace)) <= room:
+        if (size := most_wire_bytes(trace)) <= room:
             return None
         limit = self.settings.broker.max_message_bytes
         return (
             f"the trace has {size} bytes, and broker.max_message_bytes ({limit}) leaves {room} for "
             "each side of a pair: raise that, or lower the generator's sampling.max_tokens"
         )
-
-    def _num_bytes(self, record: Record) -> int:
-        return num_wire_bytes(encode(record, wheel=self.settings.wheel, service=self.name))
 
     def _trace(
         self, assignment: Assignment, slot: Slot, trace_id: str, seed: int, completion: Completion
