@@ -39,7 +39,7 @@ ATTEMPT_HEADER: Final = "deltawheel_attempt"
 
 _MARGIN_BYTES: Final = 1_000
 _ENVELOPE_BYTES: Final = 1_000
-"""More than key and headers of any record take: ids are digests, and names have a longest length."""
+"""More than key and headers of any record take: ids are digests, and names are short."""
 """What a record takes on the wire above its key, value and headers, generously."""
 
 _RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}

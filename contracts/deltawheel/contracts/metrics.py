@@ -101,6 +101,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "deltawheel_completion_tokens_total", _C, ("generator",), "Tokens written by generators."
     ),
+    # the judge, where it is a model
+    Metric("deltawheel_judge_tokens_total", _C, ("judge",), "Tokens read and written by judges."),
+    Metric(
+        "deltawheel_judge_low_coverage_total",
+        _C,
+        ("judge",),
+        "Expected scores with too little probability on legal tokens, asked for again as votes.",
+    ),
     # owed events
     Metric(
         "deltawheel_owed_events_republished_total",

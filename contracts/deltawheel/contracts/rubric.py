@@ -12,7 +12,10 @@ from deltawheel.contracts.judgement import Judgement
 from deltawheel.contracts.pair import SampleDelta
 from deltawheel.contracts.record import CanonicalDecimal, Name, Record
 
-__all__ = ["PAPER_DIMENSIONS", "PAPER_ORDER_BY", "Rubric"]
+__all__ = ["PAPER_DIMENSIONS", "PAPER_ORDER_BY", "SCORES", "Rubric"]
+
+SCORES = ("1", "2", "3", "4", "5")
+"""The legal scores, from worst to best, as a judge writes them."""
 
 PAPER_DIMENSIONS: Mapping[str, str] = {
     "factuality": "Is the final answer right?",
@@ -34,11 +37,12 @@ class Rubric(Record):
 
     `order_by` are relative weights over dimensions. Their weighted mean decides which trace is
     chosen; a difference within `tie_width` (points of the 1–5 scale) is a tie, and ties are not
-    pairs.
+    pairs. `anchors` say what each score of a dimension means; models that judge need them.
     """
 
     name: Name = "paper-five"
     dimensions: Mapping[str, str] = Field(default=PAPER_DIMENSIONS, min_length=1)
+    anchors: Mapping[str, Mapping[str, str]] = Field(default={})
     order_by: Mapping[str, CanonicalDecimal] = Field(
         default=PAPER_ORDER_BY,
         min_length=1,
@@ -51,6 +55,10 @@ class Rubric(Record):
             raise ValueError(
                 f"order_by names {unknown}, but the dimensions are {sorted(self.dimensions)}"
             )
+        if unknown := sorted(self.anchors.keys() - self.dimensions.keys()):
+            raise ValueError(
+                f"anchors names {unknown}, but the dimensions are {sorted(self.dimensions)}"
+            )
         if any(weight <= 0 for weight in self.order_by.values()):
             raise ValueError("every weight in order_by must be above 0")
         return self
@@ -59,6 +67,8 @@ class Rubric(Record):
     def digest(self) -> str:
         """Names everything that could change a score or a side."""
         fields = ["rubric", 1, self.name, self.dimensions, self.order_by, self.tie_width]
+        if self.anchors:
+            fields.append(self.anchors)
         return digest_of(canonical_json(fields))
 
     def deltas(self, first: Judgement, second: Judgement) -> dict[str, SampleDelta]:

@@ -74,6 +74,16 @@ class Reply:
         return _short(str(error).split("'input':")[0])
 
     @property
+    def answers(self) -> list[str]:
+        """The texts of the choices, to be looked at; of anything else, what the server says."""
+        content = self._json()
+        choices = content.get("choices") if isinstance(content, dict) else None
+        if not isinstance(choices, list):
+            return [self.said]
+        messages = (choice.get("message") for choice in choices if isinstance(choice, dict))
+        return [str(it.get("content")) for it in messages if isinstance(it, dict)]
+
+    @property
     def _error_code(self) -> str:
         content = self._json()
         error = content.get("error") if isinstance(content, dict) else None

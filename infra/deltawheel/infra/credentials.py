@@ -6,7 +6,8 @@ from typing import Final
 
 from deltawheel.contracts.addresses import is_loopback
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import BrokerSettings, GatewaySettings, Settings
+from deltawheel.contracts.settings import JUDGE_KEY, BrokerSettings, GatewaySettings, Settings
+from deltawheel.contracts.settings.models import ModelSettings
 
 __all__ = [
     "BROKER_KEY_PASSWORD_VARIABLE",
@@ -14,8 +15,10 @@ __all__ = [
     "TOKEN_VARIABLE",
     "broker_key_password",
     "broker_password",
+    "endpoint_key",
     "endpoint_keys",
     "gateway_token",
+    "judge_key",
 ]
 
 TOKEN_VARIABLE: Final = "DELTAWHEEL_GATEWAY_TOKEN"
@@ -62,24 +65,45 @@ def broker_key_password() -> str | None:
     return os.environ.get(BROKER_KEY_PASSWORD_VARIABLE) or None
 
 
+def endpoint_key(model: ModelSettings, *, owner: str) -> str | None:
+    """Return the key of a model's endpoint; None where the settings name no variable with one.
+
+    Raises:
+        ConfigError: the variable is not set; the message names it and the `owner`'s setting.
+    """
+    if model.endpoint is None or model.api_key_env is None:
+        return None
+    key = os.environ.get(model.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"{owner}.api_key_env: the environment variable {model.api_key_env} is not set; set it "
+            "to the key of the endpoint, or remove api_key_env"
+        )
+    return key
+
+
 def endpoint_keys(settings: Settings) -> Mapping[tuple[str, str], str]:
     """Return the keys of generators by name and endpoint, for those that name a variable.
 
     Raises:
-        ConfigError: a variable is not set; the message names it and the generator's key.
+        ConfigError: variables are not set; one line for each names it and the generator's key.
     """
-    asked = {
-        (generator.name, generator.endpoint): generator.api_key_env
-        for generator in settings.generators
-        if generator.endpoint and generator.api_key_env
-    }
-    keys = {owner: os.environ.get(variable, "").strip() for owner, variable in asked.items()}
-    if missing := [owner for owner, key in keys.items() if not key]:
-        raise ConfigError(
-            "\n".join(
-                f"generators.{name}.api_key_env: the environment variable {asked[name, endpoint]} "
-                "is not set; set it to the key of the endpoint, or remove api_key_env"
-                for name, endpoint in missing
-            )
-        )
+    keys: dict[tuple[str, str], str] = {}
+    faults: list[str] = []
+    for generator in settings.generators:
+        try:
+            key = endpoint_key(generator, owner=f"generators.{generator.name}")
+        except ConfigError as error:
+            faults.append(str(error))
+        else:
+            if key is not None:
+                keys[generator.name, generator.endpoint or ""] = key
+    if faults:
+        raise ConfigError("\n".join(faults))
     return keys
+
+
+def judge_key(settings: Settings) -> str | None:
+    """Return the key of the endpoint of the model that judges, if it has one; errors as above."""
+    model = settings.judge.model
+    return None if model is None else endpoint_key(model, owner=JUDGE_KEY)

@@ -9,10 +9,11 @@ from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ids import digest_of
 from deltawheel.contracts.settings import GeneratorSettings, ServerSettings, Settings
+from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
 from deltawheel.infra.vllm_server import base_folder
 
-__all__ = ["adapter_folder", "declared_generators", "unpinned_generators"]
+__all__ = ["adapter_folder", "declared_generators", "served_model", "unpinned_generators"]
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -66,22 +67,44 @@ def adapter_folder(declared: str, *, name: str) -> Path:
     return folder
 
 
+def served_model(
+    declared: ModelSettings,
+    settings: Settings,
+    *,
+    digest_of_base: Callable[[Path], str] | None = None,
+) -> tuple[str, str, str]:
+    """Return endpoint, model name and revision of a declared model that is no adapter.
+
+    Raises:
+        ConfigError: the base's folder holds no model.
+    """
+    servers = {server.name: server for server in settings.servers}
+    if declared.server is None:
+        model = declared.model or ""
+        return declared.endpoint or "", model, declared.revision or _unpinned(model)
+    server = servers[declared.server]
+    model = declared.model or server.served_name
+    revision = declared.revision or _unpinned(model)
+    if _is_base(declared, servers):
+        revision = (digest_of_base or _weights_digest)(base_folder(server))
+    return f"server:{server.name}", model, revision
+
+
+def _unpinned(model: str) -> str:
+    return f"unpinned:{model}"
+
+
 def _declared(
     declared: GeneratorSettings, settings: Settings, digest_of_base: Callable[[Path], str]
 ) -> Generator:
-    servers = {server.name: server for server in settings.servers}
-    if declared.server is not None:
-        server = servers[declared.server]
-        endpoint, model = f"server:{server.name}", declared.model or server.served_name
+    folder = None
+    if declared.adapter is None:
+        endpoint, model, revision = served_model(declared, settings, digest_of_base=digest_of_base)
     else:
-        endpoint, model = declared.endpoint or "", declared.model or ""
-    revision, folder = declared.revision or f"unpinned:{model}", None
-    if _is_base(declared, servers):
-        revision = digest_of_base(base_folder(servers[declared.server or ""]))
-    if declared.adapter is not None:
         folder = adapter_folder(declared.adapter, name=declared.name)
         revision = digest_of((folder / _ADAPTER_FILE).read_bytes())
         model = f"{declared.name}-{revision.removeprefix('sha256:')[:12]}"
+        endpoint = f"server:{declared.server}" if declared.server else declared.endpoint or ""
     return Generator(
         name=declared.name,
         revision=revision,
@@ -94,9 +117,9 @@ def _declared(
     )
 
 
-def _is_base(declared: GeneratorSettings, servers: Mapping[str, ServerSettings]) -> bool:
+def _is_base(declared: ModelSettings, servers: Mapping[str, ServerSettings]) -> bool:
     """Whether it is the base of one of our servers, and not another model that it serves."""
-    if declared.server is None or declared.adapter is not None:
+    if declared.server is None or getattr(declared, "adapter", None) is not None:
         return False
     return declared.model in {None, servers[declared.server].served_name}
 

@@ -1,14 +1,17 @@
 """Requests to OpenAI-compatible servers, with aiohttp; what they answer is read elsewhere."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 
 from deltawheel.contracts.errors import ConfigError, RetryLaterError
 from deltawheel.infra.chat_replies import Asked, Reply
 
-__all__ = ["ModelClient", "key_headers", "trimmed"]
+__all__ = ["ModelClient", "Watch", "key_headers", "trimmed"]
+
+Watch: TypeAlias = Callable[[Mapping[str, Any], Reply], None]
+"""Is shown each request's body and what was answered, for whoever wants to look at them."""
 
 # uvicorn, and so vLLM, closes idle connections after 5 s; a request on one just closed would fail.
 _KEEPALIVE_S: Final = 4.0
@@ -20,11 +23,13 @@ class ModelClient:
     Args:
         timeout_s: Longest wait for one answer.
         timeout_key: The setting that says so.
+        watch: Is shown what goes back and forth.
     """
 
-    def __init__(self, *, timeout_s: float, timeout_key: str) -> None:
+    def __init__(self, *, timeout_s: float, timeout_key: str, watch: Watch | None = None) -> None:
         self._timeout_s = timeout_s
         self._timeout_key = timeout_key
+        self._watch = watch
         self._session: aiohttp.ClientSession | None = None
 
     async def post(
@@ -45,7 +50,7 @@ class ModelClient:
         url = f"{base}/{route}"
         try:
             async with self._opened().post(url, json=body, headers=headers) as response:
-                return Reply(
+                reply = Reply(
                     status=response.status,
                     body=await response.read(),
                     url=url,
@@ -63,6 +68,9 @@ class ModelClient:
             raise RetryLaterError(
                 f"{asked.name} at {base} cannot be reached: {error or type(error).__name__}"
             ) from error
+        if self._watch is not None:
+            self._watch(body, reply)
+        return reply
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import Settings
+from deltawheel.contracts.settings import JudgeKind, Settings
 from deltawheel.contracts.settings.template import settings_template
+from deltawheel.infra.rubric_file import SHIPPED_RUBRIC, read_rubric
 from deltawheel.infra.settings_faults import faults_of
 
 __all__ = [
@@ -136,9 +137,31 @@ def _read(path: Path | None, overrides: Mapping[str, object]) -> tuple[Settings 
         content = {str(key): value for key, value in loaded.items()}
     content.update(overrides)
     try:
-        return Settings(**content), []
+        return _with_rubric(Settings(**content)), []
     except ValidationError as error:
         return None, faults_of(content, error)
+    except ConfigError as error:
+        return None, str(error).splitlines()
+
+
+def _with_rubric(settings: Settings) -> Settings:
+    """Take in the rubric's file, so that all processes judge by what it says at this moment.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    rubric = settings.rubric
+    is_model = settings.judge.kind is JudgeKind.LLM
+    if rubric.anchors is not None or (rubric.file is None and not is_model):
+        return settings
+    if rubric.dimensions is not None:
+        raise ConfigError(
+            "rubric.dimensions: a model that judges must be told what each score means, so put "
+            "dimensions into a file, and name that in rubric.file"
+        )
+    told = read_rubric(rubric.file or SHIPPED_RUBRIC)
+    set_here = {key: getattr(rubric, key) for key in rubric.model_fields_set - {"file"}}
+    return Settings(**{**settings.model_dump(), "rubric": told | set_here})
 
 
 def _place_of(error: yaml.YAMLError) -> str:

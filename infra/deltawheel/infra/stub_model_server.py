@@ -42,6 +42,7 @@ class StubAnswer:
         reasoning_field: `reasoning_content` is what older servers call it.
         finish_reason: `stop`, `length`, or whatever else is to be tried.
         served_model: Who says to have answered; unset, the model that was asked.
+        logprobs: The tokens with their probabilities, as they stand in `logprobs.content`.
     """
 
     content: str | None
@@ -49,6 +50,7 @@ class StubAnswer:
     reasoning_field: str = "reasoning"
     finish_reason: str = "stop"
     served_model: str | None = None
+    logprobs: Sequence[Mapping[str, Any]] | None = None
 
 
 Answer: TypeAlias = Callable[[str], "str | StubAnswer"]
@@ -215,8 +217,8 @@ class StubModelServer:
         if name not in known:
             return _error(404, f"The model `{name}` does not exist.", "NotFoundError")
         messages: Sequence[Mapping[str, str]] = body["messages"]
-        answer = known[name](messages[-1]["content"])
-        full = answer if isinstance(answer, StubAnswer) else StubAnswer(content=answer)
+        given = [known[name](messages[-1]["content"]) for _ in range(body.get("n", 1))]
+        full = [it if isinstance(it, StubAnswer) else StubAnswer(content=it) for it in given]
         return web.json_response(_completion(full, name, messages))
 
     async def _load(self, request: web.Request) -> web.Response:
@@ -256,26 +258,37 @@ def _failed(fault: StubFault, request: web.Request) -> web.Response:
 
 
 def _completion(
-    answer: StubAnswer, name: str, messages: Sequence[Mapping[str, str]]
+    answers: Sequence[StubAnswer], name: str, messages: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     """Write a completion; a token is what stands between spaces, and there is at least one."""
-    message: dict[str, Any] = {"role": "assistant", "content": answer.content}
-    if answer.reasoning is not None:
-        message[answer.reasoning_field] = answer.reasoning
-    num_prompt = sum(len(message["content"].split()) for message in messages)
-    num_written = len(f"{answer.reasoning or ''} {answer.content or ''}".split())
+    num_prompt = max(1, sum(len(message["content"].split()) for message in messages))
+    num_written = sum(max(1, len(_text(answer).split())) for answer in answers)
     return {
         "id": "chatcmpl-stub",
         "object": "chat.completion",
         "created": 0,
-        "model": answer.served_model or name,
-        "choices": [{"index": 0, "message": message, "finish_reason": answer.finish_reason}],
+        "model": answers[0].served_model or name,
+        "choices": [_choice(index, answer) for index, answer in enumerate(answers)],
         "usage": {
-            "prompt_tokens": max(1, num_prompt),
-            "completion_tokens": max(1, num_written),
-            "total_tokens": max(1, num_prompt) + max(1, num_written),
+            "prompt_tokens": num_prompt,
+            "completion_tokens": num_written,
+            "total_tokens": num_prompt + num_written,
         },
     }
+
+
+def _text(answer: StubAnswer) -> str:
+    return f"{answer.reasoning or ''} {answer.content or ''}"
+
+
+def _choice(index: int, answer: StubAnswer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.content}
+    if answer.reasoning is not None:
+        message[answer.reasoning_field] = answer.reasoning
+    choice = {"index": index, "message": message, "finish_reason": answer.finish_reason}
+    if answer.logprobs is not None:
+        choice["logprobs"] = {"content": list(answer.logprobs)}
+    return choice
 
 
 def _named(model: str) -> Answer:

@@ -7,13 +7,19 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawheel.contracts.addresses import host_port
-from deltawheel.contracts.settings import BrokerKind, JudgeKind, Settings, StoreKind
+from deltawheel.contracts.settings import (
+    JUDGE_KEY,
+    BrokerKind,
+    JudgeKind,
+    Settings,
+    StoreKind,
+)
 
 if TYPE_CHECKING:
     from deltawheel.contracts.clock import Clock, Random
@@ -27,11 +33,14 @@ if TYPE_CHECKING:
         Registry,
         Telemetry,
     )
+    from deltawheel.contracts.settings import JudgeModelSettings
     from deltawheel.contracts.store import Store
     from deltawheel.contracts.topic_audit import TopicReads
     from deltawheel.contracts.topics import Topic
     from deltawheel.infra.gateway_client import GatewayClient
+    from deltawheel.infra.judges.llm import JudgeEndpoint
     from deltawheel.infra.memory_bus import MemoryBus
+    from deltawheel.infra.model_client import Watch
     from deltawheel.infra.processes import Command
     from deltawheel.infra.simulated.seeded_random import SeededRandom
     from deltawheel.infra.simulated.store import SimulatedStore
@@ -46,6 +55,8 @@ __all__ = [
     "database_command",
     "database_is_ready",
     "failpoints",
+    "judge_on_trial",
+    "judge_revision",
     "load_settings",
     "make_topics",
     "memory_bus",
@@ -287,15 +298,64 @@ def open_gateway(url: str) -> "GatewayClient":
     return GatewayClient(url)
 
 
-def open_judge(settings: Settings) -> "Judge":
-    """Build the judge that the settings name, with the faults planted in it, if any."""
+def open_judge(
+    settings: Settings,
+    telemetry: "Telemetry",
+    random: "Random",
+    *,
+    watch: "Watch | None" = None,
+) -> "Judge":
+    """Build the judge that the settings name, with the faults planted in it, if any.
+
+    `watch` is shown what a model that judges is asked and answers.
+
+    Raises:
+        ConfigError: its model's key or weights are missing.
+    """
     if settings.judge.kind is JudgeKind.EXACT_MATCH:
         from deltawheel.infra.judges.exact_match import ExactMatchJudge
 
         return ExactMatchJudge(settings.judge)
+    if (model := settings.judge.model) is not None and settings.judge.kind is JudgeKind.LLM:
+        from deltawheel.infra.judges.llm import LlmJudge
+
+        endpoint = _judge_endpoint(settings, model)
+        return LlmJudge(model, endpoint=endpoint, telemetry=telemetry, random=random, watch=watch)
     from deltawheel.infra.judges.sandbox import SandboxJudge
 
     return SandboxJudge(settings.judge)
+
+
+@asynccontextmanager
+async def judge_on_trial(settings: Settings, watch: "Watch") -> AsyncIterator["Judge"]:
+    """Open the judge for a while, and watch what it is asked; errors as `open_judge`'s."""
+    judge = open_judge(settings, open_telemetry(settings), system_random(), watch=watch)
+    async with AsyncExitStack() as stack:
+        if settings.judge.kind is JudgeKind.LLM:
+            stack.push_async_callback(judge.aclose)  # type: ignore[attr-defined]
+        yield judge
+
+
+def judge_revision(settings: Settings) -> str:
+    """Return the revision of the judge that the settings name; errors as `open_judge`'s."""
+    return open_judge(settings, open_telemetry(settings), system_random()).revision
+
+
+def _judge_endpoint(settings: Settings, model: "JudgeModelSettings") -> "JudgeEndpoint":
+    from deltawheel.infra.credentials import judge_key
+    from deltawheel.infra.declared_pool import served_model
+    from deltawheel.infra.judges.llm import JudgeEndpoint
+    from deltawheel.infra.model_client import key_headers, trimmed
+
+    endpoint, name, revision = served_model(model, settings)
+    servers = {f"server:{server.name}": server.url for server in settings.servers}
+    key = judge_key(settings)
+    return JudgeEndpoint(
+        url=trimmed(servers.get(endpoint, endpoint)),
+        model=name,
+        revision=revision,
+        headers=key_headers(key, owner=JUDGE_KEY) if key else None,
+    )
 
 
 def open_pair_checks(settings: Settings) -> "PairChecks":

@@ -7,7 +7,12 @@ from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
 from deltawheel.infra import wiring
-from deltawheel.infra.credentials import broker_password, endpoint_keys, gateway_token
+from deltawheel.infra.credentials import (
+    broker_password,
+    endpoint_keys,
+    gateway_token,
+    judge_key,
+)
 from deltawheel.infra.declared_pool import adapter_folder
 from deltawheel.infra.vllm_server import base_folder
 from deltawheel.pipelines.items import load_suites
@@ -21,13 +26,14 @@ def require_secrets(settings: Settings) -> None:
     """Make sure that the environment holds every secret that the settings ask for.
 
     Raises:
-        ConfigError: the gateway's token, the broker's password or an endpoint's key is missing; one
-            line for each.
+        ConfigError: the gateway's token, the broker's password or an endpoint's key is missing;
+            one line for each.
     """
     checks = (
         partial(gateway_token, settings.gateway),
         partial(broker_password, settings.broker),
         partial(endpoint_keys, settings),
+        partial(judge_key, settings),
     )
     if faults := [fault for check in checks for fault in _fault_of(check)]:
         raise ConfigError("\n".join(faults))

@@ -2,9 +2,21 @@
 
 from deltawheel.contracts.errors import DeltawheelError
 from deltawheel.contracts.settings import Settings
+from deltawheel.infra import wiring
+from deltawheel.ops.supervisor.plan import run_folder
 from deltawheel.ops.supervisor.runfile import RunRecord, read_run
 
-__all__ = ["require_running"]
+__all__ = ["as_it_runs", "require_running"]
+
+
+def as_it_runs(settings: Settings) -> Settings:
+    """Return the settings of the wheel that runs on this home, ports and all; else these.
+
+    The files that settings name (a rubric) are then as they were when it was started.
+    """
+    if read_run(settings) is None:
+        return settings
+    return wiring.load_settings(run_folder(settings) / "settings.yaml")
 
 
 def require_running(settings: Settings) -> RunRecord:

@@ -80,7 +80,7 @@ def opened(
                 random=wiring.system_random(),
                 cycle_id=cycle_id,
                 token=token,
-                judge_revision=wiring.open_judge(settings).revision,
+                judge_revision=wiring.judge_revision(settings),
                 folder=folder,
                 done=done,
                 progress=_say,

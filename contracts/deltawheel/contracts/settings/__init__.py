@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from deltawheel.contracts.record import Name
-from deltawheel.contracts.rubric import PAPER_ORDER_BY, Rubric
+from deltawheel.contracts.rubric import PAPER_DIMENSIONS, PAPER_ORDER_BY, Rubric
 from deltawheel.contracts.settings.broker import (
     BrokerKind,
     BrokerProtocol,
@@ -32,8 +32,12 @@ from deltawheel.contracts.settings.cycle import (
     TrainingSettings,
 )
 from deltawheel.contracts.settings.judging import (
+    JUDGE_KEY,
     SCORED_BY,
+    Grammar,
     JudgeKind,
+    JudgeMode,
+    JudgeModelSettings,
     JudgeSettings,
     RubricSettings,
 )
@@ -59,6 +63,7 @@ from deltawheel.contracts.settings.values import SANDBOX
 from deltawheel.contracts.slices import ORDER_BY
 
 __all__ = [
+    "JUDGE_KEY",
     "SANDBOX",
     "SCORED_BY",
     "BrokerKind",
@@ -71,7 +76,10 @@ __all__ = [
     "GatewaySettings",
     "GenerationSettings",
     "GeneratorSettings",
+    "Grammar",
     "JudgeKind",
+    "JudgeMode",
+    "JudgeModelSettings",
     "JudgeSettings",
     "MonitoringSettings",
     "RegistrySettings",
@@ -124,15 +132,19 @@ def _judge_faults(settings: "Settings") -> Iterator[str]:
             f"judge.favourite: unknown generator {settings.judge.favourite!r}; generators are "
             f"{names}"
         )
+    servers = [server.name for server in settings.servers]
+    if (model := settings.judge.model) is not None and model.server not in {None, *servers}:
+        yield f"judge.model.server: unknown server {model.server!r}; servers are {servers}"
 
 
 def _rubric_faults(settings: "Settings") -> Iterator[str]:
     kind = settings.judge.kind
     dimensions, order_by = _rubric_parts(settings)
-    if unknown := sorted(dimensions.keys() - SCORED_BY[kind].keys()):
+    scored = SCORED_BY.get(kind)
+    if scored is not None and (unknown := sorted(dimensions.keys() - scored.keys())):
         yield (
             f"rubric.dimensions: judge.kind {kind} cannot score {unknown}; it scores "
-            f"{sorted(SCORED_BY[kind])}"
+            f"{sorted(scored)}"
         )
     if unknown := sorted(order_by.keys() - dimensions.keys()):
         what = "unknown" if settings.rubric.order_by else "unset, it weighs"
@@ -184,7 +196,7 @@ _COMPARISONS: tuple[Callable[["Settings"], Iterable[str]], ...] = (
 def _rubric_parts(settings: "Settings") -> tuple[Mapping[str, str], Mapping[str, Decimal]]:
     """Return dimensions and weights as they are in force."""
     kind, rubric = settings.judge.kind, settings.rubric
-    dimensions = rubric.dimensions or SCORED_BY[kind]
+    dimensions = rubric.dimensions or SCORED_BY.get(kind, PAPER_DIMENSIONS)
     if kind is JudgeKind.EXACT_MATCH and rubric.order_by is None:
         return dimensions, dict.fromkeys(dimensions, Decimal(1))
     return dimensions, rubric.order_by or PAPER_ORDER_BY
@@ -249,6 +261,7 @@ class Settings(BaseSettings):
         return Rubric(
             name=self.rubric.name,
             dimensions=dimensions,
+            anchors=self.rubric.anchors or {},
             order_by=order_by,
             tie_width=self.rubric.tie_width,
         )

@@ -3,16 +3,31 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from deltawheel.contracts.record import CanonicalDecimal, Name
 from deltawheel.contracts.rubric import PAPER_DIMENSIONS
+from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.section import Section
 from deltawheel.contracts.settings.values import AnswerPattern
 
-__all__ = ["SCORED_BY", "JudgeKind", "JudgeSettings", "RubricSettings"]
+__all__ = [
+    "JUDGE_KEY",
+    "SCORED_BY",
+    "Grammar",
+    "JudgeKind",
+    "JudgeMode",
+    "JudgeModelSettings",
+    "JudgeSettings",
+    "RubricSettings",
+]
+
+
+JUDGE_KEY = "judge.model"
+"""Where the settings name the model that judges."""
 
 
 class JudgeKind(StrEnum):
@@ -20,13 +35,80 @@ class JudgeKind(StrEnum):
 
     SANDBOX = "sandbox"
     EXACT_MATCH = "exact-match"
+    LLM = "llm"
 
 
 SCORED_BY: Mapping[JudgeKind, Mapping[str, str]] = {
     JudgeKind.SANDBOX: PAPER_DIMENSIONS,
     JudgeKind.EXACT_MATCH: {"factuality": PAPER_DIMENSIONS["factuality"]},
 }
-"""The dimensions that each judge can score, with the question that each asks."""
+"""The dimensions that a program can score, with the question that each asks; a model takes any."""
+
+
+class JudgeMode(StrEnum):
+    """How a model that judges is read."""
+
+    EXPECTED = "expected"
+    VOTES = "votes"
+
+
+class Grammar(StrEnum):
+    """How the form of its answer is fixed."""
+
+    REGEX = "regex"
+    JSON_SCHEMA = "json-schema"
+
+
+class JudgeModelSettings(ModelSettings):
+    """The model that judges, and how it is asked."""
+
+    family: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Family of its weights, as qwen or llama: judges prefer their own.",
+    )
+    mode: JudgeMode = Field(
+        default=JudgeMode.EXPECTED,
+        description=(
+            "expected: the mean over the probabilities of the score's tokens, one call a trace; "
+            "votes: several samples, until their mean is sure enough."
+        ),
+    )
+    grammar: Grammar = Field(
+        default=Grammar.REGEX,
+        description=(
+            "regex: vLLM's structured_outputs, the shortest answer; json-schema: response_format, "
+            "for servers that know only that."
+        ),
+    )
+    max_tokens: int = Field(default=256, ge=16, description="Longest answer of the judge, tokens.")
+    request_timeout_s: float = Field(default=60, gt=0, description="Longest wait for one answer.")
+    min_coverage: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Expected scores with less probability on legal tokens are asked for as votes.",
+    )
+    min_votes: int = Field(default=3, ge=2, description="Votes that are asked for at once.")
+    max_votes: int = Field(default=9, ge=2, description="Most votes of one judgement.")
+    vote_stderr: float = Field(
+        default=0.3,
+        gt=0,
+        description="No more votes once every mean's standard error is below; in points.",
+    )
+    temperature: float = Field(default=0.7, gt=0, le=2, description="Of votes.")
+    control_tokens: tuple[str, ...] = Field(
+        default=(),
+        description="Control tokens of its chat template beside the usual ones, to be defused in "
+        "what it judges.",
+    )
+
+    @field_validator("max_votes")
+    @classmethod
+    def _is_no_less_than_the_first(cls, max_votes: int, info: ValidationInfo) -> int:
+        if max_votes < (least := info.data.get("min_votes", 2)):
+            raise ValueError(f"it is {max_votes}, but min_votes is {least}; give at least that")
+        return max_votes
 
 
 class JudgeSettings(Section):
@@ -36,8 +118,14 @@ class JudgeSettings(Section):
         default=JudgeKind.SANDBOX,
         description=(
             "sandbox: parses and recomputes every step of chained arithmetic; "
-            "exact-match: compares with the prompt's reference answer, as text or as a number."
+            "exact-match: compares with the prompt's reference answer, as text or as a number; "
+            "llm: asks the model that judge.model names."
         ),
+    )
+    model: JudgeModelSettings | None = Field(
+        default=None,
+        description="The model that judges, for kind llm.",
+        examples=[JudgeModelSettings(name="grader", server="local")],
     )
     answer_pattern: AnswerPattern | None = Field(
         default=None,
@@ -63,6 +151,17 @@ class JudgeSettings(Section):
     seed: int = Field(default=0, description="Seed of the planted noise.")
     concurrency: int = Field(default=256, ge=1, description="Traces in work at the same time.")
 
+    @field_validator("model")
+    @classmethod
+    def _is_there_to_judge(
+        cls, model: JudgeModelSettings | None, info: ValidationInfo
+    ) -> JudgeModelSettings | None:
+        if info.data.get("kind") is JudgeKind.LLM and model is None:
+            raise ValueError(
+                "judge.kind is llm, so name the model: 'name', and 'server' or 'endpoint'"
+            )
+        return model
+
     @field_validator("favourite")
     @classmethod
     def _preference_is_for_somebody(cls, favourite: str | None, info: ValidationInfo) -> str | None:
@@ -77,11 +176,19 @@ class JudgeSettings(Section):
 class RubricSettings(Section):
     """What is scored, and what decides who is chosen. A change starts a new rubric digest."""
 
+    file: Path | None = Field(
+        default=None,
+        description="YAML file with all of the rubric, for a model that judges; unset takes the "
+        "one that ships.",
+    )
     name: Name = Field(default="paper-five", description="Name of the rubric.")
     dimensions: Mapping[str, str] | None = Field(
         default=None,
         min_length=1,
         description="Dimensions with the question each asks; unset takes those of the judge.",
+    )
+    anchors: Mapping[str, Mapping[str, str]] | None = Field(
+        default=None, description="What each score from 1 to 5 means, by dimension; of the file."
     )
     order_by: Mapping[str, Annotated[CanonicalDecimal, Field(gt=0)]] | None = Field(
         default=None,

@@ -45,6 +45,9 @@ def _section(model: BaseModel, indent: str) -> Iterator[str]:
             yield from _items(value, indent + "  ")
         else:
             yield f"{indent}{name}: {_scalar(model, name)}"
+            for example in field.examples or ():
+                lines = [f"{name}:", *_section(example, "  ")]
+                yield from (f"{indent}# {line}" for line in lines)
 
 
 def _items(models: tuple[BaseModel, ...], indent: str) -> Iterator[str]:

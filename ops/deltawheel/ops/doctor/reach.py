@@ -5,19 +5,15 @@ Nothing is made or changed on the other side; each is given a few seconds.
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
-from deltawheel.contracts.settings import (
-    BrokerKind,
-    BrokerSecurity,
-    GeneratorSettings,
-    Settings,
-)
+from deltawheel.contracts.settings import JUDGE_KEY, BrokerKind, BrokerSecurity, Settings
+from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.topics import Topic
 from deltawheel.ops.doctor.findings import (
     Finding,
@@ -195,25 +191,29 @@ def _vllm_version() -> str:
 
 
 def check_models(site: Site) -> Iterator[Finding]:
-    """Ask every endpoint of the pool, all at once, for the model that it should serve."""
-    asked = [generator for generator in site.settings.generators if generator.endpoint]
+    """Ask every endpoint of pool and judge, all at once, for the model that it should serve."""
+    named: dict[str, ModelSettings] = {
+        f"generators.{generator.name}": generator for generator in site.settings.generators
+    }
+    if site.settings.judge.model is not None:
+        named[JUDGE_KEY] = site.settings.judge.model
+    asked = {key: model for key, model in named.items() if model.endpoint}
     if not asked:
         yield ok("all generators are on the wheel's own servers")
         return
     yield from asyncio.run(_ask_all(site, asked))
 
 
-async def _ask_all(site: Site, asked: list[GeneratorSettings]) -> list[Finding]:
-    return await asyncio.gather(*(_ask_for(site, generator) for generator in asked))
+async def _ask_all(site: Site, asked: Mapping[str, ModelSettings]) -> list[Finding]:
+    return await asyncio.gather(*(_ask_for(site, key, model) for key, model in asked.items()))
 
 
-async def _ask_for(site: Site, generator: GeneratorSettings) -> Finding:
+async def _ask_for(site: Site, key: str, model: ModelSettings) -> Finding:
     from deltawheel.infra.http_probe import served_models
 
-    name, endpoint = generator.name, generator.endpoint or ""
-    key = f"generators.{name}"
+    name, endpoint, wanted = model.name, model.endpoint or "", model.model
     try:
-        headers = _headers(site.settings, generator)
+        headers = _headers(key, model)
     except ConfigError as error:
         return from_sentence(error)
     try:
@@ -221,7 +221,7 @@ async def _ask_for(site: Site, generator: GeneratorSettings) -> Finding:
     except RetryLaterError as error:
         return failure(f"{name}: {error}", f"start that server, or correct {key}.endpoint")
     except ConfigError as error:
-        variable = generator.api_key_env
+        variable = model.api_key_env
         todo = f"put a valid key into {variable}" if variable else f"name one in {key}.api_key_env"
         return failure(f"{name}: {error}", todo)
     except DeltawheelError as error:
@@ -229,31 +229,29 @@ async def _ask_for(site: Site, generator: GeneratorSettings) -> Finding:
         return failure(f"{name}: {error}", todo)
     if served is None:
         return warning(
-            f"{name}: {endpoint} answers, but lists no models, so {generator.model} is in doubt",
+            f"{name}: {endpoint} answers, but lists no models, so {wanted} is in doubt",
             f"make sure that {key}.endpoint ends as in http://host:8000/v1",
         )
-    if generator.adapter is None and generator.model not in served:
+    if getattr(model, "adapter", None) is None and wanted not in served:
         names = ", ".join(sorted(served)[:_MOST_NAMES]) or "nothing"
         return failure(
-            f"{name}: {endpoint} serves {names}, but not {generator.model}",
+            f"{name}: {endpoint} serves {names}, but not {wanted}",
             f"set {key}.model to what is served, or serve it",
         )
-    return ok(f"{name}: {endpoint} answers and serves {generator.model}")
+    return ok(f"{name}: {endpoint} answers and serves {wanted}")
 
 
-def _headers(settings: Settings, generator: GeneratorSettings) -> dict[str, str]:
-    """Return the header with the generator's key, as it would be sent.
+def _headers(key: str, model: ModelSettings) -> dict[str, str]:
+    """Return the header with the model's key, as it would be sent.
 
     Raises:
         ConfigError: the key is not in the environment, or cannot be sent.
     """
-    from deltawheel.infra.credentials import endpoint_keys
+    from deltawheel.infra.credentials import endpoint_key
     from deltawheel.infra.model_client import key_headers
 
-    keys = endpoint_keys(settings.model_copy(update={"generators": (generator,)}))
-    for bare in keys.values():
-        return key_headers(bare, owner=f"generators.{generator.name}")
-    return {}
+    secret = endpoint_key(model, owner=key)
+    return {} if secret is None else key_headers(secret, owner=key)
 
 
 def check_registry(site: Site) -> Iterator[Finding]:

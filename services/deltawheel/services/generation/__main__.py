@@ -18,7 +18,7 @@ def build(parts: Parts) -> Generation:
         store=parts.store,
         models=models,
         on_dealt=models.expect,
-        judge_revision=wiring.open_judge(parts.settings).revision,
+        judge_revision=wiring.judge_revision(parts.settings),
         clock=parts.clock,
         telemetry=parts.telemetry,
         failpoints=parts.failpoints,

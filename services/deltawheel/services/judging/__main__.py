@@ -12,7 +12,9 @@ def build(parts: Parts) -> Judging:
     """Wire the handler."""
     return Judging(
         store=parts.store,
-        judge=GuardedJudge(wiring.open_judge(parts.settings), parts.dependencies),
+        judge=GuardedJudge(
+            wiring.open_judge(parts.settings, parts.telemetry, parts.random), parts.dependencies
+        ),
         rubric=parts.settings.make_rubric(),
         clock=parts.clock,
         telemetry=parts.telemetry,

@@ -53,9 +53,10 @@ def command(
     at every failpoint, the supervisor, the broker and the database among them. Then the faults
     end, and every prompt must have its outcome; with expiry off, what is open is lost.
 
-    Writes report.md and report.json into its home (var/chaos, or --home), and ends with one JSON
-    object. Exit code 0: nothing lost, nothing double, nothing left running; 1: otherwise; 2: wrong
-    folder or settings, or Kafka or PostgreSQL is not there; 130: stopped by Ctrl-C.
+    Writes report.md and report.json into its home (var/chaos, or FOLDER with `deltawheel --home
+    FOLDER bench chaos`), and ends with one JSON object. Exit code 0: nothing lost, nothing double,
+    nothing left running; 1: otherwise; 2: wrong folder or settings, or Kafka or PostgreSQL is not
+    there; 130: stopped by Ctrl-C.
     """
     from deltawheel.ops.bench.chaos.run import ChaosPlan, run_chaos
 

@@ -1,0 +1,213 @@
+"""A language model as the judge: one structured call for all dimensions of the rubric."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Final
+
+from deltawheel.contracts.clock import Random
+from deltawheel.contracts.errors import ConfigError, InvalidRecordError, RetryLaterError
+from deltawheel.contracts.ids import canonical_json, digest_of
+from deltawheel.contracts.judgement import Score
+from deltawheel.contracts.ports import Assessment, Telemetry
+from deltawheel.contracts.prompt import Prompt
+from deltawheel.contracts.rubric import SCORES, Rubric
+from deltawheel.contracts.settings import JUDGE_KEY, JudgeMode, JudgeModelSettings
+from deltawheel.contracts.trace import Trace
+from deltawheel.infra.chat_replies import Asked, parsed, refusal_of, require_model
+from deltawheel.infra.judges.fence import ControlTokens
+from deltawheel.infra.judges.questions import QUESTIONS_VERSION, grammar_of, messages_of
+from deltawheel.infra.judges.verdict import (
+    JudgeAnswer,
+    JudgeChoice,
+    expected_scores,
+    vote_scores,
+    votes_of,
+)
+from deltawheel.infra.model_client import ModelClient, Watch
+
+__all__ = ["JudgeEndpoint", "LlmJudge", "revision_of"]
+
+_TOP_TOKENS: Final = 20
+"""As many alternatives as vLLM gives by default (`--max-logprobs`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeEndpoint:
+    """Where the judge answers, under which name, and which weights these are."""
+
+    url: str
+    model: str
+    revision: str
+    headers: Mapping[str, str] | None = None
+
+
+class LlmJudge:
+    """Asks a model on any OpenAI-compatible server; see `contracts.ports.Judge`.
+
+    Args:
+        settings: The model and how it is asked.
+        endpoint: Where it answers.
+        telemetry: Counts calls and tokens.
+        random: Gives each request's fence its token.
+        watch: Is shown what goes back and forth.
+    """
+
+    def __init__(
+        self,
+        settings: JudgeModelSettings,
+        *,
+        endpoint: JudgeEndpoint,
+        telemetry: Telemetry,
+        random: Random,
+        watch: Watch | None = None,
+    ) -> None:
+        self._settings = settings
+        self._endpoint = endpoint
+        self._telemetry = telemetry
+        self._random = random
+        self._controls = ControlTokens(settings.control_tokens)
+        self._asked = Asked(
+            name=settings.name, model=endpoint.model, revision=endpoint.revision, key=JUDGE_KEY
+        )
+        self._client = ModelClient(
+            timeout_s=settings.request_timeout_s,
+            timeout_key=f"{JUDGE_KEY}.request_timeout_s",
+            watch=watch,
+        )
+
+    @property
+    def name(self) -> str:
+        """What metrics and tables call it."""
+        return self._settings.name
+
+    @property
+    def revision(self) -> str:
+        """Names the weights, and all of how they are asked."""
+        return revision_of(self._settings, weights=self._endpoint.revision)
+
+    async def assess(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> Assessment:
+        """Score the trace on every dimension; an expected score of low coverage by votes.
+
+        Raises:
+            ConfigError: the rubric does not describe every score.
+            RetryLaterError: the judge is down or busy, or its answer is of no use; the message
+                says what to change if it stays so.
+            InvalidRecordError: the server refuses this trace, as when it is too long.
+        """
+        require_anchors(rubric)
+        if self._settings.mode is JudgeMode.VOTES:
+            return Assessment(scores=await self._vote(prompt, trace, rubric))
+        body = {"temperature": 0, "logprobs": True, "top_logprobs": _TOP_TOKENS}
+        [choice] = await self._ask(prompt, trace, rubric, body)
+        with self._reading():
+            scores = expected_scores(choice, list(rubric.dimensions))
+        if min(score.coverage or 0.0 for score in scores.values()) < self._settings.min_coverage:
+            self._telemetry.count("deltawheel_judge_low_coverage_total", judge=self.name)
+            scores = await self._vote(prompt, trace, rubric)
+        return Assessment(scores=scores)
+
+    def request(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Any]:
+        """Return the body of a request, to be looked at or sent."""
+        require_anchors(rubric)
+        return {
+            "model": self._endpoint.model,
+            "messages": messages_of(
+                prompt, trace, rubric, token=self._random.token(), controls=self._controls
+            ),
+            "max_tokens": self._settings.max_tokens,
+            **grammar_of(rubric, self._settings.grammar),
+        }
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _vote(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Score]:
+        """Ask for votes until every mean is sure enough, or there are as many as may be."""
+        settings, votes = self._settings, list[Mapping[str, int]]()
+        while True:
+            number = min(settings.min_votes, settings.max_votes - len(votes))
+            body = {"temperature": settings.temperature, "n": number}
+            choices = await self._ask(prompt, trace, rubric, body)
+            with self._reading():
+                votes += [votes_of(choice, list(rubric.dimensions)) for choice in choices]
+            scores = vote_scores(votes)
+            widest = max(sqrt(score.variance / score.num_votes) for score in scores.values())
+            if widest <= settings.vote_stderr or len(votes) >= settings.max_votes:
+                return scores
+
+    async def _ask(
+        self, prompt: Prompt, trace: Trace, rubric: Rubric, body: Mapping[str, Any]
+    ) -> Sequence[JudgeChoice]:
+        reply = await self._client.post(
+            self._endpoint.url,
+            "chat/completions",
+            {**self.request(prompt, trace, rubric), **body},
+            asked=self._asked,
+            headers=self._endpoint.headers,
+        )
+        if reply.status != 200:
+            raise refusal_of(reply, self._asked)
+        with self._reading():
+            answer = parsed(reply, JudgeAnswer, self._asked)
+        require_model(answer.model, self._asked)
+        self._telemetry.count(
+            "deltawheel_judge_tokens_total",
+            answer.usage.prompt_tokens + answer.usage.completion_tokens,
+            judge=self.name,
+        )
+        wanted = body.get("n", 1)
+        if len(answer.choices) != wanted:
+            raise RetryLaterError(
+                f"{self.name} was asked for {wanted} answers and gave {len(answer.choices)}"
+            )
+        for choice in answer.choices:
+            self._require_whole(choice)
+        return answer.choices
+
+    def _require_whole(self, choice: JudgeChoice) -> None:
+        if choice.finish_reason == "length":
+            raise RetryLaterError(
+                f"{self.name}'s answer was cut at {self._settings.max_tokens} tokens: raise "
+                f"{JUDGE_KEY}.max_tokens"
+            )
+        if choice.finish_reason != "stop":
+            raise RetryLaterError(f"{self.name} broke its answer off ({choice.finish_reason})")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Read an answer: a useless one says something of the judge and nothing of the trace."""
+        try:
+            yield
+        except InvalidRecordError as error:
+            raise RetryLaterError(f"{self.name}: {error}") from error
+
+
+def revision_of(settings: JudgeModelSettings, *, weights: str) -> str:
+    """Return a judge's revision: its weights, the words it is asked with, and how it is read."""
+    read = {"min_coverage", "min_votes", "max_votes", "vote_stderr", "temperature"}
+    numbers = {key: repr(value) for key, value in settings.model_dump(include=read).items()}
+    ways = [QUESTIONS_VERSION, settings.grammar, settings.control_tokens, numbers]
+    digest = digest_of(canonical_json(ways)).removeprefix("sha256:")[:12]
+    return f"{weights}+{settings.mode}.{digest}"
+
+
+def require_anchors(rubric: Rubric) -> None:
+    """Make sure that a judge can be told what each score means.
+
+    Raises:
+        ConfigError: a description is missing.
+    """
+    missing = [
+        f"{name}.{score}"
+        for name in rubric.dimensions
+        for score in SCORES
+        if not rubric.anchors.get(name, {}).get(score)
+    ]
+    if missing:
+        raise ConfigError(
+            f"rubric.anchors: a model that judges must be told what each score means; missing are "
+            f"{', '.join(missing)}"
+        )

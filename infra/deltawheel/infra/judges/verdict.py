@@ -1,0 +1,155 @@
+"""Reading a judge's answer: scores as they are written, and as their probabilities have them."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from statistics import fmean, variance
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deltawheel.contracts.errors import InvalidRecordError
+from deltawheel.contracts.judgement import Score
+from deltawheel.contracts.rubric import SCORES
+
+__all__ = ["JudgeAnswer", "JudgeChoice", "expected_scores", "vote_scores", "votes_of"]
+
+_MAX_COVERAGE: Final = 1.0
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TokenProbability(_Part):
+    """A token that could have stood there, and the logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
+class _ChosenToken(TokenProbability):
+    top_logprobs: Sequence[TokenProbability] = ()
+
+
+class _Probabilities(_Part):
+    content: Sequence[_ChosenToken] | None = None
+
+
+class _Written(_Part):
+    content: str | None = None
+
+
+class JudgeChoice(_Part):
+    """One answer of the judge."""
+
+    message: _Written
+    finish_reason: str | None = None
+    logprobs: _Probabilities | None = None
+
+
+class _Usage(_Part):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class JudgeAnswer(_Part):
+    """A chat completion as OpenAI-compatible servers give it, with as many choices as wanted."""
+
+    model: str
+    choices: Sequence[JudgeChoice] = Field(min_length=1)
+    usage: _Usage = _Usage()
+
+
+def votes_of(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str, int]:
+    """Return the scores that an answer writes down.
+
+    Raises:
+        InvalidRecordError: it is not the object that was asked for, with a legal score for each
+            dimension.
+    """
+    text = choice.message.content or ""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, Mapping):
+        raise InvalidRecordError("the judge's answer is no JSON object")
+    scores = {name: said.get(name) for name in dimensions}
+    if wrong := [name for name, score in scores.items() if str(score) not in SCORES]:
+        raise InvalidRecordError(f"the judge's answer has no score from 1 to 5 for {wrong}")
+    return {name: int(str(score)) for name, score in scores.items()}
+
+
+def vote_scores(votes: Sequence[Mapping[str, int]]) -> dict[str, Score]:
+    """Return mean and spread of several answers, by dimension."""
+    return {
+        name: Score(
+            mean=fmean(vote[name] for vote in votes),
+            variance=variance(vote[name] for vote in votes) if len(votes) > 1 else 0.0,
+            num_votes=len(votes),
+        )
+        for name in votes[0]
+    }
+
+
+def expected_scores(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str, Score]:
+    """Return each score's mean and variance over the probabilities of its token.
+
+    The probabilities are those before the grammar's mask, so what lies on other tokens is told as
+    coverage and the legal ones are renormalised. The mean of the distribution beats its mode
+    (arXiv:2303.16634, G-Eval, section 2.2).
+
+    Raises:
+        InvalidRecordError: the answer is not the object that was asked for, or comes without the
+            probabilities of its tokens.
+    """
+    votes = votes_of(choice, dimensions)
+    tokens = choice.logprobs.content if choice.logprobs else None
+    if not tokens:
+        raise InvalidRecordError(
+            "the judge's server gives no log-probabilities; ask it for votes (judge.model.mode)"
+        )
+    text = "".join(token.token for token in tokens)
+    starts = [0, *accumulate(len(token.token) for token in tokens)]
+    scores: dict[str, Score] = {}
+    place = 0
+    for name in dimensions:
+        place = _place_of_score(text, name, place)
+        index = max(i for i, start in enumerate(starts[:-1]) if start <= place)
+        scores[name] = _score(tokens[index], place - starts[index], votes[name])
+    return scores
+
+
+def _place_of_score(text: str, name: str, start: int) -> int:
+    """Return where the digit of a dimension stands."""
+    key = json.dumps(name)
+    at = text.find(key, start)
+    place = at + len(key)
+    while at >= 0 and place < len(text) and text[place] in ": \t\n":
+        place += 1
+    if at < 0 or place >= len(text) or text[place] not in SCORES:
+        raise InvalidRecordError(f"the tokens of the judge's answer show no score for {name!r}")
+    return place
+
+
+def _score(token: "_ChosenToken", offset: int, written: int) -> Score:
+    """Return the distribution over the tokens that agree up to the digit."""
+    before = token.token[:offset]
+    candidates = {token.token: token.logprob}
+    candidates |= {other.token: other.logprob for other in token.top_logprobs}
+    masses = dict.fromkeys(SCORES, 0.0)
+    for candidate, logprob in candidates.items():
+        digit = candidate[offset : offset + 1]
+        if candidate.startswith(before) and digit in masses and math.isfinite(logprob):
+            masses[digit] += math.exp(logprob)
+    coverage = sum(masses.values())
+    if coverage <= 0.0:
+        return Score(mean=written, coverage=0.0)
+    shares = {int(digit): mass / coverage for digit, mass in masses.items()}
+    mean = sum(score * share for score, share in shares.items())
+    spread = sum(share * (score - mean) ** 2 for score, share in shares.items())
+    return Score(
+        mean=min(5.0, max(1.0, mean)), variance=spread, coverage=min(_MAX_COVERAGE, coverage)
+    )
