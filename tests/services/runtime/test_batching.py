@@ -7,6 +7,7 @@ import pytest
 
 from deltawheel.infra.clock import SystemClock
 from deltawheel.services.runtime.batching import MicroBatcher
+from tests.services.fakes import FakeClock
 
 
 class Doubling:
@@ -58,3 +59,25 @@ async def test_caller_that_gives_up_does_not_harm_the_others() -> None:
     await asyncio.sleep(0)
     first.cancel()
     assert await second == 4
+
+
+async def test_wait_is_over_once_the_batch_before_has_taken_as_long() -> None:
+    clock, released = FakeClock(), asyncio.Event()
+    batches: list[list[int]] = []
+
+    async def run(numbers: Sequence[int]) -> Sequence[int]:
+        batches.append(list(numbers))
+        if len(batches) == 1:
+            await released.wait()
+        return numbers
+
+    batcher = MicroBatcher(run, max_items=2, max_wait_s=0.5, clock=clock)
+    async with asyncio.timeout(10):
+        first = [asyncio.create_task(batcher(number)) for number in (1, 2)]
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(batcher(3))
+        await asyncio.sleep(0.01)
+        clock.move(0.5)  # whoever sleeps on this clock is never woken
+        released.set()
+        assert await asyncio.gather(*first, late) == [1, 2, 3]
+    assert batches == [[1, 2], [3]]

@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 class MicroBatcher(Generic[Item, Result]):
     """Gathers what callers bring until the batch is full or the wait is over, then runs it once.
 
+    The wait is the first caller's, and begins when it comes: what the batch before takes counts.
     Without a wait it takes what has come while the batch before was running: alone, a caller waits
     for nobody, and under load batches grow by themselves (group commit). Every caller gets the
     result of its own item. An error of the batch reaches all of its callers, except that an item
@@ -37,12 +38,15 @@ class MicroBatcher(Generic[Item, Result]):
         self._max_wait_s = max_wait_s
         self._clock = clock
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting_since_s = 0.0
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
         """Bring one item and wait for its result."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._waiting_since_s = self._clock.monotonic()
         self._waiting.append((item, future))
         if len(self._waiting) >= self._max_items:
             self._full.set()
@@ -62,11 +66,12 @@ class MicroBatcher(Generic[Item, Result]):
     async def _fill(self) -> None:
         if len(self._waiting) >= self._max_items:
             return
-        if not self._max_wait_s:
+        waited_s = self._clock.monotonic() - self._waiting_since_s
+        if waited_s >= self._max_wait_s:
             await asyncio.sleep(0)
             return
         self._full.clear()
-        await sleep_unless(self._full, self._max_wait_s, clock=self._clock)
+        await sleep_unless(self._full, self._max_wait_s - waited_s, clock=self._clock)
 
     async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         [outcome] = await asyncio.gather(
