@@ -32,6 +32,7 @@ __all__ = [
     "Registry",
     "Telemetry",
     "TopicPartition",
+    "Verifier",
 ]
 
 
@@ -198,6 +199,17 @@ class Judge(Protocol):
         Raises:
             RetryLaterError: the judge is down, busy, or left a dimension out.
             InvalidRecordError: this trace cannot be judged and never will be.
+        """
+        ...
+
+
+class Verifier(Protocol):
+    """A program that tells right answers from wrong ones; `judge.verifier` names it."""
+
+    def verify(self, prompt: Prompt, trace: Trace) -> bool | None:
+        """Tell whether the trace's answer is right, or None where it cannot say so of this prompt.
+
+        It is called in the judging service's event loop: it must be quick, whatever the text is.
         """
         ...
 

@@ -318,9 +318,16 @@ def open_judge(
         return ExactMatchJudge(settings.judge)
     if (model := settings.judge.model) is not None and settings.judge.kind is JudgeKind.LLM:
         from deltawheel.infra.judges.llm import LlmJudge
+        from deltawheel.infra.verifiers import open_verifier
 
-        endpoint = _judge_endpoint(settings, model)
-        return LlmJudge(model, endpoint=endpoint, telemetry=telemetry, random=random, watch=watch)
+        return LlmJudge(
+            model,
+            endpoint=_judge_endpoint(settings, model),
+            telemetry=telemetry,
+            random=random,
+            verifier=open_verifier(settings.judge),
+            watch=watch,
+        )
     from deltawheel.infra.judges.sandbox import SandboxJudge
 
     return SandboxJudge(settings.judge)

@@ -127,9 +127,17 @@ class JudgeSettings(Section):
         description="The model that judges, for kind llm.",
         examples=[JudgeModelSettings(name="grader", server="local")],
     )
+    verifier: Name = Field(
+        default="answer",
+        description=(
+            "Program whose verdict is kept beside the scores of a model that judges. answer: the "
+            "reference answer, as text or number; choice: its letter; sandbox: chained "
+            "arithmetic; or one that a package adds (entry point deltawheel.verifiers)."
+        ),
+    )
     answer_pattern: AnswerPattern | None = Field(
         default=None,
-        description="Regular expression whose first group is the answer, for exact-match; "
+        description="Regular expression whose first group is the answer, for answers compared; "
         "unset takes the last number, or else as many last lines as the reference answer has.",
     )
     numeric_tolerance: float = Field(

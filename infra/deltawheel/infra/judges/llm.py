@@ -10,7 +10,7 @@ from deltawheel.contracts.clock import Random
 from deltawheel.contracts.errors import ConfigError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.ids import canonical_json, digest_of
 from deltawheel.contracts.judgement import Score
-from deltawheel.contracts.ports import Assessment, Telemetry
+from deltawheel.contracts.ports import Assessment, Telemetry, Verifier
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.rubric import SCORES, Rubric
 from deltawheel.contracts.settings import JUDGE_KEY, JudgeMode, JudgeModelSettings
@@ -51,6 +51,7 @@ class LlmJudge:
         endpoint: Where it answers.
         telemetry: Counts calls and tokens.
         random: Gives each request's fence its token.
+        verifier: Its verdict is kept beside the scores, and never changes them.
         watch: Is shown what goes back and forth.
     """
 
@@ -61,12 +62,14 @@ class LlmJudge:
         endpoint: JudgeEndpoint,
         telemetry: Telemetry,
         random: Random,
+        verifier: Verifier,
         watch: Watch | None = None,
     ) -> None:
         self._settings = settings
         self._endpoint = endpoint
         self._telemetry = telemetry
         self._random = random
+        self._verifier = verifier
         self._controls = ControlTokens(settings.control_tokens)
         self._asked = Asked(
             name=settings.name, model=endpoint.model, revision=endpoint.revision, key=JUDGE_KEY
@@ -98,15 +101,21 @@ class LlmJudge:
         """
         require_anchors(rubric)
         if self._settings.mode is JudgeMode.VOTES:
-            return Assessment(scores=await self._vote(prompt, trace, rubric))
+            scores = await self._vote(prompt, trace, rubric)
+        else:
+            scores = await self._expect(prompt, trace, rubric)
+        return Assessment(scores=scores, is_correct=self._verifier.verify(prompt, trace))
+
+    async def _expect(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Score]:
+        """Ask once and read the probabilities; ask for votes where they say too little."""
         body = {"temperature": 0, "logprobs": True, "top_logprobs": _TOP_TOKENS}
         [choice] = await self._ask(prompt, trace, rubric, body)
         with self._reading():
             scores = expected_scores(choice, list(rubric.dimensions))
         if min(score.coverage or 0.0 for score in scores.values()) < self._settings.min_coverage:
             self._telemetry.count("deltawheel_judge_low_coverage_total", judge=self.name)
-            scores = await self._vote(prompt, trace, rubric)
-        return Assessment(scores=scores)
+            return await self._vote(prompt, trace, rubric)
+        return scores
 
     def request(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Any]:
         """Return the body of a request, to be looked at or sent."""
