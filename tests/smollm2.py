@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a real language model without any hub, as a checkpoint that vLLM serves."""
+"""SmolLM2-135M-Instruct, a real language model without any hub, as a checkpoint for vLLM."""
 
 import importlib.util
 import subprocess

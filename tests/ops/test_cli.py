@@ -300,6 +300,21 @@ def test_generators_are_listed_most_capable_first(wheel: Shell) -> None:
     assert ["strong", "strong-r1", "r1", "1", "±", "0.5", "0", "declared"] in rows
 
 
+def test_rotation_preview_deals_on_trial_over_the_pool(wheel: Shell) -> None:
+    told = read_json(wheel, "rotation", "preview", "--prompts", "3000")
+    assert told["policy"] == "round-robin"
+    assert {(row["stronger"], row["weaker"]) for row in told["pairs"]} == {
+        ("strong", "mid"),
+        ("strong", "weak"),
+        ("mid", "weak"),
+    }
+    assert sum(row["prompts"] for row in told["pairs"]) == 3_000
+    aimed = read_json(wheel, "rotation", "preview", "--policy", "delta-targeting")
+    assert aimed["mean_generator_delta"] != told["mean_generator_delta"]
+    text = wheel.run("rotation", "preview").out
+    assert "10000 prompts dealt by round-robin: mean generator delta" in text
+
+
 def test_audit_of_an_honest_wheel_is_clean(wheel: Shell) -> None:
     audit = read_json(wheel, "audit")
     assert audit == {

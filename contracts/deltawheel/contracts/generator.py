@@ -46,6 +46,9 @@ class Generator(Record):
         allow_inf_nan=False,
         description="How unsure the prior is, on the same ladder.",
     )
+    weight: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="Share in weighted rotation."
+    )
     lineage_depth: int = Field(
         default=0, ge=0, description="How many turns of our own wheel stand behind it."
     )

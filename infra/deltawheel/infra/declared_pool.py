@@ -113,6 +113,7 @@ def _declared(
         adapter_path=str(folder) if folder else None,
         capability=declared.capability,
         capability_stderr=declared.capability_stderr,
+        weight=declared.weight,
         sampling=declared.sampling,
     )
 

@@ -1,5 +1,8 @@
+import hashlib
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,8 @@ from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.prompt import PromptKey
-from deltawheel.services.generation.rotation import generator_pairs, round_robin
+from deltawheel.contracts.settings import RotationPolicy, RotationSettings
+from deltawheel.services.generation.rotation import deal, generator_pairs
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,20 +59,137 @@ def test_promoted_member_is_paired_though_the_settings_cannot_name_it() -> None:
     }
 
 
-def test_pool_of_one_asks_to_be_tried_later() -> None:
+POLICIES = [RotationSettings(policy=policy) for policy in RotationPolicy]
+
+
+def shares(
+    pool: Pool, rotation: RotationSettings, *, number: int = 3_000
+) -> dict[tuple[str, ...], float]:
+    """Return which share of prompts each pair is dealt."""
+    pairs = generator_pairs(pool, None)
+    keys = (PromptKey(f"prompt_{n}", 0) for n in range(number))
+    counts = Counter(tuple(g.name for g in deal(key, pairs, rotation)) for key in keys)
+    return {names: count / number for names, count in counts.items()}
+
+
+@pytest.mark.parametrize("rotation", POLICIES)
+def test_pool_of_one_asks_to_be_tried_later(rotation: RotationSettings) -> None:
     with pytest.raises(RetryLaterError, match="no two generators"):
-        round_robin(PromptKey("prompt_1", 0), generator_pairs(a_pool("strong"), None))
+        deal(PromptKey("prompt_1", 0), generator_pairs(a_pool("strong"), None), rotation)
 
 
-@given(st.text(), st.integers(0, 5))
-def test_same_prompt_is_dealt_to_the_same_pair(prompt_id: str, round_: int) -> None:
+@given(st.text(), st.integers(0, 5), st.sampled_from(POLICIES), st.randoms())
+def test_same_prompt_is_dealt_to_the_same_pair_whatever_the_order_of_the_pool(
+    prompt_id: str, round_: int, rotation: RotationSettings, random: Random
+) -> None:
     pairs = generator_pairs(a_pool("strong", "mid", "weak"), None)
     key = PromptKey(prompt_id, round_)
-    assert round_robin(key, pairs) == round_robin(key, pairs)
+    dealt = deal(key, pairs, rotation)
+    assert dealt in pairs
+    assert deal(key, pairs, rotation) == dealt
+    if rotation.policy is RotationPolicy.DELTA_TARGETING:
+        shuffled = list(pairs)
+        random.shuffle(shuffled)
+        assert deal(key, shuffled, rotation) == dealt
 
 
 def test_prompts_are_dealt_evenly() -> None:
+    found = shares(a_pool("strong", "mid", "weak"), RotationSettings())
+    assert all(abs(share - 1 / 3) < 0.05 for share in found.values())
+
+
+def test_order_of_the_deal_has_not_changed_since_the_first_release() -> None:
     pairs = generator_pairs(a_pool("strong", "mid", "weak"), None)
-    keys = (PromptKey(f"prompt_{n}", 0) for n in range(3_000))
-    counts = Counter(tuple(g.name for g in round_robin(key, pairs)) for key in keys)
-    assert all(abs(count - 1_000) < 150 for count in counts.values())
+    dealt = [deal(PromptKey(f"prompt_{n}", 0), pairs, RotationSettings()) for n in range(8)]
+    digest = hashlib.sha256(b"prompt_0:0").digest()
+    assert dealt[0] == pairs[int.from_bytes(digest[:8]) % 3]
+
+
+# Weighted
+
+
+def with_members(pool: Pool, **members: dict[str, float]) -> Pool:
+    """Change members of a pool by name."""
+    changed = {
+        name: member.model_copy(update=members.get(name, {}))
+        for name, member in pool.members.items()
+    }
+    return replace(pool, members=changed)
+
+
+def test_pairs_are_dealt_by_the_product_of_their_weights() -> None:
+    pool = with_members(a_pool("strong", "mid", "weak"), mid={"weight": 3.0})
+    found = shares(pool, RotationSettings(policy="weighted"))
+    wanted = {("strong", "mid"): 3 / 7, ("strong", "weak"): 1 / 7, ("mid", "weak"): 3 / 7}
+    assert all(abs(found[names] - share) < 0.05 for names, share in wanted.items())
+
+
+def test_member_without_weight_is_dealt_nothing_unless_all_are() -> None:
+    pool = a_pool("strong", "mid", "weak")
+    weighted = RotationSettings(policy="weighted")
+    found = shares(with_members(pool, mid={"weight": 0.0}), weighted)
+    assert found == {("strong", "weak"): 1.0}
+    nobody = with_members(pool, strong={"weight": 0.0}, mid={"weight": 0.0}, weak={"weight": 0.0})
+    assert len(shares(nobody, weighted)) == 3
+
+
+# Delta targeting
+
+
+def sure(pool: Pool) -> Pool:
+    return with_members(pool, **{name: {"capability_stderr": 0.0} for name in pool.members})
+
+
+def targeting(low: float, high: float) -> RotationSettings:
+    return RotationSettings(policy="delta-targeting", target_delta=(low, high))
+
+
+def test_most_capable_pair_inside_the_band_is_dealt_where_all_is_known() -> None:
+    pool = sure(a_pool("best", "good", "fair", "poor"))
+    assert shares(pool, targeting(1.5, 2.5)) == {("best", "fair"): 1.0}
+    assert shares(pool, targeting(0.5, 2.5)) == {("best", "fair"): 1.0}
+    assert shares(pool, targeting(2.9, 3.1)) == {("best", "poor"): 1.0}
+
+
+def test_nearest_pair_is_dealt_where_none_is_inside_the_band() -> None:
+    pool = sure(a_pool("best", "good", "fair"))
+    assert shares(pool, targeting(9, 10)) == {("best", "fair"): 1.0}
+
+
+def test_pair_of_which_little_is_known_is_tried_by_its_chance() -> None:
+    pool = with_members(
+        sure(a_pool("best", "good", "fair")), good={"capability_stderr": 1.0, "capability": -1.0}
+    )
+    found = shares(pool, targeting(1.5, 2.5))
+    assert 0.05 < found[("best", "good")] < 0.5, "its delta is in the band now and then"
+    assert found[("best", "fair")] > 0.4
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=2, max_size=5),
+    st.floats(0, 3),
+    st.floats(0, 3),
+    st.text(max_size=5),
+)
+def test_no_pair_is_nearer_to_the_band_than_the_one_that_is_dealt(
+    capabilities: list[float], low: float, width: float, prompt_id: str
+) -> None:
+    names = [f"g{number}" for number in range(len(capabilities))]
+    pool = with_members(
+        sure(a_pool(*names)),
+        **{name: {"capability": level} for name, level in zip(names, capabilities, strict=True)},
+    )
+    pairs = generator_pairs(pool, None)
+
+    def outside(pair: tuple[Generator, Generator]) -> float:
+        delta = pair[0].capability - pair[1].capability
+        return max(low - delta, delta - low - width, 0.0)
+
+    dealt = deal(PromptKey(prompt_id, 0), pairs, targeting(low, low + width))
+    assert outside(dealt) <= min(map(outside, pairs)) + 1e-9
+
+
+@pytest.mark.parametrize("band", [(2.0, 1.0), (-1.0, 1.0), (0.0, float("inf"))])
+def test_what_is_no_band_is_refused(band: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="is no band; give two numbers from 0 up"):
+        RotationSettings(target_delta=band)

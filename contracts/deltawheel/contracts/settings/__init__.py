@@ -57,6 +57,7 @@ from deltawheel.contracts.settings.stream import (
     CurationSettings,
     GenerationSettings,
     GeneratorSettings,
+    RotationPolicy,
     RotationSettings,
 )
 from deltawheel.contracts.settings.values import SANDBOX
@@ -83,6 +84,7 @@ __all__ = [
     "JudgeSettings",
     "MonitoringSettings",
     "RegistrySettings",
+    "RotationPolicy",
     "RotationSettings",
     "RubricSettings",
     "RuntimeSettings",

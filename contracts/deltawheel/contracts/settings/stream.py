@@ -1,8 +1,9 @@
 """Settings of the stream: who is asked, and which pairs are kept."""
 
-from typing import Literal
+import math
+from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from deltawheel.contracts.generator import Sampling
 from deltawheel.contracts.record import Name
@@ -15,6 +16,7 @@ __all__ = [
     "CurationSettings",
     "GenerationSettings",
     "GeneratorSettings",
+    "RotationPolicy",
     "RotationSettings",
 ]
 
@@ -36,6 +38,9 @@ class GeneratorSettings(ModelSettings):
         allow_inf_nan=False,
         description="How unsure that prior is, on the same ladder.",
     )
+    weight: float = Field(
+        default=1.0, ge=0, allow_inf_nan=False, description="Share in weighted rotation."
+    )
     sampling: Sampling = Field(default=Sampling(), description="How it is asked.")
 
 
@@ -54,15 +59,39 @@ SANDBOX_POOL = tuple(
 )
 
 
+class RotationPolicy(StrEnum):
+    """Which generator pair a prompt is dealt to."""
+
+    ROUND_ROBIN = "round-robin"
+    WEIGHTED = "weighted"
+    DELTA_TARGETING = "delta-targeting"
+
+
 class RotationSettings(Section):
     """How prompts are dealt to generators."""
 
-    policy: Literal["round-robin"] = Field(
-        default="round-robin", description="Deals prompts evenly over the generator pairs."
+    policy: RotationPolicy = Field(
+        default=RotationPolicy.ROUND_ROBIN,
+        description=(
+            "round-robin: evenly over the generator pairs; weighted: by the product of their "
+            "weights; delta-targeting: the most capable pair whose generator delta falls into "
+            "target_delta, tried the more the less is known of it."
+        ),
+    )
+    target_delta: tuple[float, float] = Field(
+        default=(0.5, 2.0),
+        description="Band of the generator delta that delta-targeting aims at, on the ladder.",
     )
     pairs: tuple[tuple[Name, Name], ...] | None = Field(
         default=None, description="Generator pairs to deal over; unset means every two of the pool."
     )
+
+    @field_validator("target_delta")
+    @classmethod
+    def _is_a_band(cls, band: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= band[0] <= band[1] < math.inf:
+            raise ValueError(f"{list(band)} is no band; give two numbers from 0 up, as [0.5, 2.0]")
+        return band
 
 
 class GenerationSettings(Section):

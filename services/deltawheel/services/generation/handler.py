@@ -22,7 +22,7 @@ from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
-from deltawheel.services.generation.rotation import GeneratorPair, generator_pairs, round_robin
+from deltawheel.services.generation.rotation import GeneratorPair, deal, generator_pairs
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.ledger import BatchedLedger
 from deltawheel.services.runtime.offload import offload
@@ -125,7 +125,7 @@ class Generation:
         now = self.clock.now()
         if not view.pairs and await self._has_waited_too_long(group, now):
             return await self._give_up(group, now)
-        stronger, weaker = round_robin(group.prompt.key, view.pairs)
+        stronger, weaker = deal(group.prompt.key, view.pairs, self.settings.rotation)
         assignment = Assignment(
             prompt_id=group.prompt.prompt_id,
             round=group.prompt.round,

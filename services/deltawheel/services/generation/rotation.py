@@ -7,14 +7,16 @@ policy only has to be deterministic given the prompt's id and the pool's state.
 
 import hashlib
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import accumulate, combinations
+from statistics import NormalDist
 
 from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.prompt import PromptKey
+from deltawheel.contracts.settings import RotationPolicy, RotationSettings
 
-__all__ = ["GeneratorPair", "generator_pairs", "round_robin"]
+__all__ = ["GeneratorPair", "deal", "generator_pairs"]
 
 GeneratorPair = tuple[Generator, Generator]
 """The more capable generator first."""
@@ -39,16 +41,83 @@ def generator_pairs(
     ]
 
 
-def round_robin(key: PromptKey, pairs: Sequence[GeneratorPair]) -> GeneratorPair:
-    """Deal prompts evenly over the pairs, in an order that hangs on the prompt's id alone.
+def deal(
+    key: PromptKey, pairs: Sequence[GeneratorPair], rotation: RotationSettings
+) -> GeneratorPair:
+    """Return the pair that a prompt is dealt to, the more capable generator first.
 
-    Evenly in the long run: dealing by hash needs no counter that members would have to share, at
-    the price of counts that differ by about the square root of the prompts per pair.
+    The same prompt and the same members give the same pair, on whichever machine: whatever is
+    drawn is drawn from the prompt's id, so that members of the group share no counter.
 
     Raises:
         RetryLaterError: the pool has no two generators to pair at the moment.
     """
     if not pairs:
         raise RetryLaterError("the pool has no two generators to pair: add one to `generators`")
-    dealt = hashlib.sha256(f"{key.prompt_id}:{key.round}".encode()).digest()
-    return pairs[int.from_bytes(dealt[:8]) % len(pairs)]
+    match rotation.policy:
+        case RotationPolicy.ROUND_ROBIN:
+            return _round_robin(key, pairs)
+        case RotationPolicy.WEIGHTED:
+            return _weighted(key, pairs)
+        case RotationPolicy.DELTA_TARGETING:
+            return _delta_targeting(key, pairs, rotation.target_delta)
+
+
+def _round_robin(key: PromptKey, pairs: Sequence[GeneratorPair]) -> GeneratorPair:
+    """Deal evenly over the pairs in the long run.
+
+    Counts differ by about the square root of the prompts per pair.
+    """
+    return pairs[_draw(key) % len(pairs)]
+
+
+def _weighted(key: PromptKey, pairs: Sequence[GeneratorPair]) -> GeneratorPair:
+    """Deal a pair as often as the product of its members' weights says; evenly if all are 0."""
+    weights = [stronger.weight * weaker.weight for stronger, weaker in pairs]
+    if (total := sum(weights)) <= 0:
+        return _round_robin(key, pairs)
+    place = _unit(key) * total
+    for pair, upto in zip(pairs, accumulate(weights), strict=True):
+        if place < upto:
+            return pair
+    return max(zip(weights, pairs, strict=True), key=lambda it: it[0])[1]  # rounding, at the end
+
+
+def _delta_targeting(
+    key: PromptKey, pairs: Sequence[GeneratorPair], band: tuple[float, float]
+) -> GeneratorPair:
+    """Deal a pair whose generator delta falls into the band, by Thompson sampling.
+
+    Each member's capability is drawn from what is believed of it, so that a pair of which little
+    is known is tried in proportion to its chance of being right (Thompson 1933; for deltas as in
+    DeltaUCB, arXiv:2603.09692). Among pairs in the band the most capable generator of `chosen`
+    comes first, and with it the largest delta: chosen is raised before rejected is lowered. Where
+    no pair falls into the band, the nearest to it is dealt.
+    """
+    drawn = {
+        member.reference: NormalDist(member.capability, member.capability_stderr).inv_cdf(
+            _unit(key, member.reference)
+        )
+        if member.capability_stderr > 0
+        else member.capability
+        for pair in pairs
+        for member in pair
+    }
+
+    def preference(pair: GeneratorPair) -> tuple[float, float, float, str]:
+        stronger, weaker = (drawn[member.reference] for member in pair)
+        delta = stronger - weaker
+        outside = max(band[0] - delta, delta - band[1], 0.0)
+        return (-outside, stronger, delta, "/".join(member.reference for member in pair))
+
+    return max(pairs, key=preference)
+
+
+def _draw(key: PromptKey, *what: str) -> int:
+    text = ":".join((key.prompt_id, str(key.round), *what))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def _unit(key: PromptKey, *what: str) -> float:
+    """Return a number between 0 and 1, and neither of the two."""
+    return (_draw(key, *what) + 0.5) / 2**64

@@ -11,6 +11,7 @@ from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.pair import PreferencePair
 from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.prompt import PromptKey
+from deltawheel.contracts.settings import RotationSettings
 from deltawheel.contracts.store import Group
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
@@ -20,7 +21,7 @@ from deltawheel.ops.bench.simulate.plan import Fault
 from deltawheel.ops.bench.simulate.services import TOPICS
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import SimulatedWheel
-from deltawheel.services.generation.rotation import generator_pairs, round_robin
+from deltawheel.services.generation.rotation import deal, generator_pairs
 
 __all__ = ["violations"]
 
@@ -76,7 +77,7 @@ def _outcome(wheel: SimulatedWheel, group: Group) -> Iterator[str]:
         yield f"prompt {_short(key)} ended without an assignment, though the pool was never empty"
         return
     pool = Pool.from_log(wheel.store.pool_log())
-    dealt = round_robin(key, generator_pairs(pool, None))
+    dealt = deal(key, generator_pairs(pool, None), RotationSettings())
     if not pool.promoted and tuple(slot.generator for slot in assignment.slots) != dealt:
         yield f"prompt {_short(key)} was assigned otherwise than the rotation deals it"
     expected = _expected(wheel, group, assignment)
