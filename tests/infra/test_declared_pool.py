@@ -20,7 +20,7 @@ from deltawheel.contracts.settings.values import SANDBOX_GENERATORS, SANDBOX_SUI
 from deltawheel.infra.declared_pool import (
     adapter_folder,
     declared_generators,
-    unpinned_generators,
+    unpinned_models,
 )
 from deltawheel.infra.sandbox.grammar import SUITES
 from deltawheel.infra.sandbox.paths import GENERATORS, base_path, generator_path
@@ -154,13 +154,13 @@ def test_members_whose_weights_could_change_unnoticed_are_told(tmp_path: Path) -
             {"name": "e", "server": "local", "model": "merged"},
         ]
     )
-    told = unpinned_generators(settings)
+    told = unpinned_models(settings)
     assert [sentence.split(":")[0] for sentence in told] == [
         "generators.a.revision",
         "generators.e.revision",
     ]
     assert "a change of 'm' at http://host:8000/v1 would go unnoticed" in told[0]
-    assert unpinned_generators(Settings()) == []
+    assert unpinned_models(Settings()) == []
 
 
 def test_a_model_of_an_endpoint_has_the_revision_that_the_settings_give_it() -> None:

@@ -8,7 +8,12 @@ import yaml
 
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.infra.rubric_file import SHIPPED_RUBRIC, read_rubric
-from deltawheel.infra.settings_file import load_settings, save_settings, settings_faults
+from deltawheel.infra.settings_file import (
+    load_settings,
+    save_settings,
+    settings_faults,
+    write_commented_settings,
+)
 
 GOOD: dict[str, Any] = {
     "name": "mine",
@@ -79,6 +84,47 @@ def test_rubric_of_a_running_wheel_does_not_change_with_its_file(tmp_path: Path)
     file.unlink()
     assert load_settings(resolved).make_rubric() == settings.make_rubric()
     assert settings.make_rubric().name == "mine"
+
+
+def test_file_counts_beside_the_commented_settings_with_every_key(tmp_path: Path) -> None:
+    path = tmp_path / "deltawheel.yaml"
+    write_commented_settings(path, keeps_old=False)
+    content = yaml.safe_load(path.read_text())
+    content["judge"] |= {"kind": "llm", "model": {"name": "g", "server": "local"}}
+    content["training"]["is_enabled"] = False
+    path.write_text(yaml.safe_dump(content))
+    assert load_settings(path).make_rubric().anchors == read_rubric(SHIPPED_RUBRIC)["anchors"]
+    content["rubric"] |= {"file": str(a_file(tmp_path, GOOD)), "order_by": {"tone": 3}}
+    path.write_text(yaml.safe_dump(content))
+    rubric = load_settings(path).make_rubric()
+    assert (rubric.name, rubric.anchors["tone"]["4"]) == ("mine", "kind by 4")
+    assert rubric.order_by == {"tone": 3}
+
+
+def test_file_named_in_the_environment_counts_and_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, resolved = a_file(tmp_path, GOOD), tmp_path / "resolved.yaml"
+    monkeypatch.setenv("DELTAWHEEL_RUBRIC__FILE", str(file))
+    settings = load_settings(judged(tmp_path))
+    assert settings.make_rubric().name == "mine"
+    save_settings(settings, resolved)
+    monkeypatch.delenv("DELTAWHEEL_RUBRIC__FILE")
+    file.unlink()
+    assert load_settings(resolved).make_rubric() == settings.make_rubric()
+
+
+@pytest.mark.parametrize(
+    ("rubric", "said"),
+    [
+        ({"anchors": {"zzz": {"1": "a"}}}, r"rubric.anchors: unknown ['zzz']"),
+        ({"anchors": {"factuality": {"1": "a"}}}, "say what every score from 1 to 5 means of"),
+    ],
+)
+def test_anchors_that_leave_something_open_are_refused(
+    rubric: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    assert any(said in fault for fault in settings_faults(judged(tmp_path, **rubric)))
 
 
 def test_dimensions_outside_a_file_are_refused_for_a_model(tmp_path: Path) -> None:

@@ -41,11 +41,12 @@ def tried(named: str, settings: Settings) -> tuple[list[Trial], dict[int, str]]:
 
 def test_every_line_is_judged_and_wrong_ones_are_named(tmp_path: Path) -> None:
     wrong = {**LINE, "answer": "It is 26."}
-    named = a_file(tmp_path, LINE, "{", "", {"text": "no answer"}, [], wrong)
+    half = '{"text": "a", "answer": "\\ud800"}'
+    named = a_file(tmp_path, LINE, "{", "", {"text": "no answer"}, [], wrong, half)
     trials, refused = tried(named, exact_match(tmp_path))
     assert [trial.subject for trial in trials] == ["line 1", "line 6"]
     assert [trial.told()["is_correct"] for trial in trials] == [True, False]
-    assert refused.keys() == {2, 4, 5}
+    assert refused.keys() == {2, 4, 5, 7}
     assert "no 'answer'" in refused[4]
 
 
@@ -74,10 +75,10 @@ def test_model_that_judges_is_shown_with_its_request_and_its_answer(tmp_path: Pa
         [trial], _ = tried(a_file(tmp_path, LINE), settings)
     told: Mapping[str, Any] = trial.told()
     assert told["fault"] is None
-    [exchange] = told["exchanges"]
+    exchange, _ = told["exchanges"]
     assert exchange["answers"] == [scores] * 3
     assert "It is 25." in exchange["request"]["messages"][1]["content"]
-    assert told["scores"]["step_coherence"]["num_votes"] == 3
+    assert told["scores"]["step_coherence"]["num_votes"] == 6
 
 
 def judged_by(tmp_path: Path, url: str) -> Settings:

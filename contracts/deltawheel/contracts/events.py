@@ -38,9 +38,9 @@ ATTEMPT_HEADER: Final = "deltawheel_attempt"
 """On a dead letter's record that was published again: which attempt at it this is, from 2."""
 
 _MARGIN_BYTES: Final = 1_000
+"""What a record takes on the wire above its key, value and headers, generously."""
 _ENVELOPE_BYTES: Final = 1_000
 """More than key and headers of any record take: ids are digests, and names are short."""
-"""What a record takes on the wire above its key, value and headers, generously."""
 
 _RECORD_OF_TYPE = {event_type.name: event_type for event_type in EVENT_TYPES}
 _LARGE_BYTES = 100_000

@@ -6,7 +6,13 @@ from typing import Final
 
 from deltawheel.contracts.addresses import is_loopback
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import JUDGE_KEY, BrokerSettings, GatewaySettings, Settings
+from deltawheel.contracts.settings import (
+    JUDGE_KEY,
+    BrokerSettings,
+    GatewaySettings,
+    JudgeKind,
+    Settings,
+)
 from deltawheel.contracts.settings.models import ModelSettings
 
 __all__ = [
@@ -105,5 +111,5 @@ def endpoint_keys(settings: Settings) -> Mapping[tuple[str, str], str]:
 
 def judge_key(settings: Settings) -> str | None:
     """Return the key of the endpoint of the model that judges, if it has one; errors as above."""
-    model = settings.judge.model
+    model = settings.judge.model if settings.judge.kind is JudgeKind.LLM else None
     return None if model is None else endpoint_key(model, owner=JUDGE_KEY)

@@ -8,12 +8,18 @@ from pathlib import Path
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ids import digest_of
-from deltawheel.contracts.settings import GeneratorSettings, ServerSettings, Settings
+from deltawheel.contracts.settings import (
+    JUDGE_KEY,
+    GeneratorSettings,
+    JudgeKind,
+    ServerSettings,
+    Settings,
+)
 from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
 from deltawheel.infra.vllm_server import base_folder
 
-__all__ = ["adapter_folder", "declared_generators", "served_model", "unpinned_generators"]
+__all__ = ["adapter_folder", "declared_generators", "served_model", "unpinned_models"]
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -33,14 +39,19 @@ def declared_generators(settings: Settings) -> list[Generator]:
     return [_declared(one, settings, digest_of_base) for one in settings.generators]
 
 
-def unpinned_generators(settings: Settings) -> list[str]:
-    """Return a sentence for each member whose weights could change without anybody noticing."""
+def unpinned_models(settings: Settings) -> list[str]:
+    """Return a sentence for each model whose weights could change without anybody noticing."""
     servers = {server.name: server for server in settings.servers}
+    named: dict[str, ModelSettings] = {
+        f"generators.{one.name}": one for one in settings.generators if one.adapter is None
+    }
+    if settings.judge.kind is JudgeKind.LLM and settings.judge.model is not None:
+        named[JUDGE_KEY] = settings.judge.model
     return [
-        f"generators.{one.name}.revision: none is given, so a change of {one.model!r} at "
+        f"{key}.revision: none is given, so a change of {one.model!r} at "
         f"{one.server or one.endpoint} would go unnoticed; give its exact revision"
-        for one in settings.generators
-        if not (one.adapter or one.revision or _is_base(one, servers))
+        for key, one in named.items()
+        if not (one.revision or _is_base(one, servers))
     ]
 
 
@@ -119,8 +130,8 @@ def _declared(
 
 
 def _is_base(declared: ModelSettings, servers: Mapping[str, ServerSettings]) -> bool:
-    """Whether it is the base of one of our servers, and not another model that it serves."""
-    if declared.server is None or getattr(declared, "adapter", None) is not None:
+    """Whether a model that is no adapter is the base of one of our servers."""
+    if declared.server is None:
         return False
     return declared.model in {None, servers[declared.server].served_name}
 

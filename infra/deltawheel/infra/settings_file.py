@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import JudgeKind, Settings
+from deltawheel.contracts.settings import JudgeKind, RubricSettings, Settings
 from deltawheel.contracts.settings.template import settings_template
 from deltawheel.infra.rubric_file import SHIPPED_RUBRIC, read_rubric
 from deltawheel.infra.settings_faults import faults_of
@@ -137,31 +137,43 @@ def _read(path: Path | None, overrides: Mapping[str, object]) -> tuple[Settings 
         content = {str(key): value for key, value in loaded.items()}
     content.update(overrides)
     try:
-        return _with_rubric(Settings(**content)), []
+        return _with_rubric(content), []
     except ValidationError as error:
         return None, faults_of(content, error)
     except ConfigError as error:
         return None, str(error).splitlines()
 
 
-def _with_rubric(settings: Settings) -> Settings:
-    """Take in the rubric's file, so that all processes judge by what it says at this moment.
+def _with_rubric(content: Mapping[str, Any]) -> Settings:
+    """Make the settings, with all of a rubric's file in them: all processes judge by one reading.
+
+    Keys beside the file's name override it where they say anything.
 
     Raises:
+        ValidationError: the settings are wrong.
         ConfigError: the file cannot be used.
     """
-    rubric = settings.rubric
-    is_model = settings.judge.kind is JudgeKind.LLM
-    if rubric.anchors is not None or (rubric.file is None and not is_model):
-        return settings
-    if rubric.dimensions is not None:
+    rubric, judge = (_section(content, name) for name in ("rubric", "judge"))
+    file = os.environ.get(f"{_PREFIX}RUBRIC__FILE", rubric.get("file"))
+    kind = os.environ.get(f"{_PREFIX}JUDGE__KIND", judge.get("kind"))
+    is_told = rubric.get("anchors") is not None
+    if is_told or not (file or kind == JudgeKind.LLM) or not isinstance(file, str | None):
+        return Settings(**content)
+    if rubric.get("dimensions") is not None:
         raise ConfigError(
             "rubric.dimensions: a model that judges must be told what each score means, so put "
             "dimensions into a file, and name that in rubric.file"
         )
-    told = read_rubric(rubric.file or SHIPPED_RUBRIC)
-    set_here = {key: getattr(rubric, key) for key in rubric.model_fields_set - {"file"}}
-    return Settings(**{**settings.model_dump(), "rubric": told | set_here})
+    told = read_rubric(Path(file) if file else SHIPPED_RUBRIC)
+    silent = {"file": None, **RubricSettings().model_dump()}
+    said = {key: value for key, value in rubric.items() if value != silent.get(key, ...)}
+    said.pop("file", None)
+    return Settings(**{**content, "rubric": told | said})
+
+
+def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = content.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _place_of(error: yaml.YAMLError) -> str:

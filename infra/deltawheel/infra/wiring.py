@@ -312,22 +312,27 @@ def open_judge(
     Raises:
         ConfigError: its model's key or weights are missing.
     """
+    model = settings.judge.model
+    if settings.judge.kind is not JudgeKind.LLM or model is None:
+        return _program(settings)
+    from deltawheel.infra.judges.llm import LlmJudge
+    from deltawheel.infra.verifiers import open_verifier
+
+    return LlmJudge(
+        model,
+        endpoint=_judge_endpoint(settings, model),
+        telemetry=telemetry,
+        random=random,
+        verifier=open_verifier(settings.judge),
+        watch=watch,
+    )
+
+
+def _program(settings: Settings) -> "Judge":
     if settings.judge.kind is JudgeKind.EXACT_MATCH:
         from deltawheel.infra.judges.exact_match import ExactMatchJudge
 
         return ExactMatchJudge(settings.judge)
-    if (model := settings.judge.model) is not None and settings.judge.kind is JudgeKind.LLM:
-        from deltawheel.infra.judges.llm import LlmJudge
-        from deltawheel.infra.verifiers import open_verifier
-
-        return LlmJudge(
-            model,
-            endpoint=_judge_endpoint(settings, model),
-            telemetry=telemetry,
-            random=random,
-            verifier=open_verifier(settings.judge),
-            watch=watch,
-        )
     from deltawheel.infra.judges.sandbox import SandboxJudge
 
     return SandboxJudge(settings.judge)
@@ -344,8 +349,19 @@ async def judge_on_trial(settings: Settings, watch: "Watch") -> AsyncIterator["J
 
 
 def judge_revision(settings: Settings) -> str:
-    """Return the revision of the judge that the settings name; errors as `open_judge`'s."""
-    return open_judge(settings, open_telemetry(settings), system_random()).revision
+    """Return the revision of the judge that the settings name.
+
+    Raises:
+        ConfigError: the folder of its weights holds none.
+    """
+    model = settings.judge.model
+    if settings.judge.kind is not JudgeKind.LLM or model is None:
+        return _program(settings).revision
+    from deltawheel.infra.declared_pool import served_model
+    from deltawheel.infra.judges.llm import revision_of
+
+    _, _, weights = served_model(model, settings)
+    return revision_of(model, weights=weights)
 
 
 def _judge_endpoint(settings: Settings, model: "JudgeModelSettings") -> "JudgeEndpoint":

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_subjects(named: str, settings: Settings) -> tuple[list[Subject], dict[i
         DeltawheelError: it is neither.
     """
     if named == "-":
-        return _lines(sys.stdin, settings)
+        return _lines(sys.stdin.buffer.read().decode(errors="replace").splitlines(), settings)
     if (path := Path(named)).is_file():
         with path.open(encoding="utf-8", errors="replace") as lines:
             return _lines(lines, settings)
@@ -85,42 +86,49 @@ def read_subjects(named: str, settings: Settings) -> tuple[list[Subject], dict[i
     return [Subject(name=named, prompt=group.prompt, trace=trace)], {}
 
 
-def _lines(lines: Iterator[str], settings: Settings) -> tuple[list[Subject], dict[int, str]]:
+def _lines(lines: Iterable[str], settings: Settings) -> tuple[list[Subject], dict[int, str]]:
     subjects, refused = list[Subject](), dict[int, str]()
     at = wiring.system_clock().now()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            body = json.loads(line)
-            answer, reasoning = _texts(body)
-            submission = PromptSubmission.parse(body, max_chars=MAX_COUNT)
+            subjects.append(_subject(json.loads(line), number, settings, at))
         except (ValueError, RecursionError) as error:
             refused[number] = str(error)
-            continue
-        prompt = submission.accept(wheel=settings.wheel, accepted_at=at)
-        trace = Trace(
-            trace_id=f"line-{number}",
-            prompt_id=prompt.prompt_id,
-            round=prompt.round,
-            slot=0,
-            generator="file",
-            generator_revision="file",
-            served_model="file",
-            sampling=Sampling(),
-            seed=0,
-            reasoning=reasoning,
-            answer=answer,
-            text_digest=digest_of(reasoning + answer),
-            prompt_tokens=0,
-            completion_tokens=0,
-            finish_reason=FinishReason.STOP,
-            lineage_depth=0,
-            accepted_at=at,
-            generated_at=at,
-        )
-        subjects.append(Subject(name=f"line {number}", prompt=prompt, trace=trace))
     return subjects, refused
+
+
+def _subject(body: object, number: int, settings: Settings, at: datetime) -> Subject:
+    """Return a line as what would have been stored of it.
+
+    Raises:
+        ValueError: it is no prompt with an answer.
+    """
+    answer, reasoning = _texts(body)
+    submission = PromptSubmission.parse(body, max_chars=MAX_COUNT)
+    prompt = submission.accept(wheel=settings.wheel, accepted_at=at)
+    trace = Trace(
+        trace_id=f"line-{number}",
+        prompt_id=prompt.prompt_id,
+        round=prompt.round,
+        slot=0,
+        generator="file",
+        generator_revision="file",
+        served_model="file",
+        sampling=Sampling(),
+        seed=0,
+        reasoning=reasoning,
+        answer=answer,
+        text_digest=digest_of(reasoning + answer),
+        prompt_tokens=0,
+        completion_tokens=0,
+        finish_reason=FinishReason.STOP,
+        lineage_depth=0,
+        accepted_at=at,
+        generated_at=at,
+    )
+    return Subject(name=f"line {number}", prompt=prompt, trace=trace)
 
 
 def _texts(body: object) -> tuple[str, str]:

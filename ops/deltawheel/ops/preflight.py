@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from deltawheel.contracts.errors import ConfigError
-from deltawheel.contracts.settings import Settings
+from deltawheel.contracts.settings import JudgeKind, Settings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
 from deltawheel.infra import wiring
 from deltawheel.infra.credentials import (
@@ -14,6 +14,7 @@ from deltawheel.infra.credentials import (
     judge_key,
 )
 from deltawheel.infra.declared_pool import adapter_folder
+from deltawheel.infra.verifiers import open_verifier
 from deltawheel.infra.vllm_server import base_folder
 from deltawheel.pipelines.items import load_suites
 
@@ -52,6 +53,8 @@ def _file_checks(settings: Settings) -> Iterator[Check]:
     for generator in settings.generators:
         if generator.adapter is not None:
             yield partial(adapter_folder, generator.adapter, name=generator.name)
+    if settings.judge.kind is JudgeKind.LLM:
+        yield partial(open_verifier, settings.judge)
     for suite in settings.evaluation.suites:
         if not suite.items.startswith(SANDBOX_PREFIX):
             alone = settings.evaluation.model_copy(update={"suites": (suite,)})

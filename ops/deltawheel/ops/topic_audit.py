@@ -26,7 +26,7 @@ _WATCHING: Final = {"monitoring": _DEEP}
 _BATCH: Final = 500
 _REPORTED_EVERY: Final = 50_000
 _SETTLED: Final = timedelta(minutes=1)
-"""How old a stored pair is before its event is missed: until then it may be on its way."""
+"""How old a stored pair is, as the reading begins, before its event is missed."""
 
 
 def read_offsets(settings: "Settings") -> "list[GroupOffset]":
@@ -90,11 +90,11 @@ def compare_topics(
         moving = reader.offsets(_named(GROUPS, settings.wheel))
         watching = reader.offsets(_named(_WATCHING, settings.wheel))
         audit = DeepAudit(offsets=(*moving, *watching))
+        before = wiring.system_clock().now() - _SETTLED
         for batch in batches(reader.messages(topics), _BATCH):
             compare_events(batch, store, wheel=settings.wheel, audit=audit)
             if audit.messages.total() % _REPORTED_EVERY < _BATCH:
                 progress(f"{audit.messages.total()} records of topics")
-    before = wiring.system_clock().now() - _SETTLED
     is_drained = not any(offset.lag for offset in moving)
     if is_drained and audit.pairs_since is not None:
         name_unsent(store.stored_pairs(since=audit.pairs_since, before=before), audit)

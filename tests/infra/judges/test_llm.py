@@ -136,14 +136,31 @@ async def test_score_inside_a_longer_token_is_found() -> None:
 
 async def test_score_of_low_coverage_is_asked_for_as_votes() -> None:
     unsure = spread({"5": 0.1, "9": 0.9}, {"5": 1.0})
-    votes = [an_answer(4, 4) for _ in range(3)]
-    async with a_world(unsure, *votes, min_coverage=0.5) as world:
+    async with a_world(unsure, an_answer(4, 4), min_coverage=0.5) as world:
         scores = await world.scores()
         counted = world.telemetry.registry.get_sample_value(
             "deltawheel_judge_low_coverage_total", {"judge": "grader"}
         )
-    assert scores["factuality"] == Score(mean=4, variance=0, num_votes=3)
+    assert scores["factuality"] == Score(mean=4, variance=0, num_votes=6)
     assert counted == 1
+
+
+async def test_longer_number_is_no_score() -> None:
+    async with a_world(
+        spread({"10": 0.9, "1": 0.05, "5": 0.05}, {"5": 1.0}), min_coverage=0
+    ) as world:
+        scores = await world.scores()
+    assert scores["factuality"].coverage == pytest.approx(0.1)
+    assert scores["factuality"].mean == pytest.approx(3.0)
+
+
+async def test_scores_are_read_from_the_answer_and_not_from_a_draft_in_any_order() -> None:
+    content = '{"step_coherence": 4, "factuality": 5}'
+    draft = '<think>maybe {"factuality": 1, "step_coherence": 1}</think>'
+    tokens = [a_token(character) for character in draft + content]
+    async with a_world(StubAnswer(content=content, logprobs=tokens)) as world:
+        scores = await world.scores()
+    assert (scores["factuality"].mean, scores["step_coherence"].mean) == (5, 4)
 
 
 async def test_server_without_probabilities_is_told_with_the_mode_that_works() -> None:
@@ -165,12 +182,18 @@ async def test_verdict_of_a_program_stands_beside_the_scores_and_changes_none() 
 # Votes
 
 
-async def test_votes_stop_as_soon_as_they_agree() -> None:
-    async with a_world(*[an_answer(4, 2)] * 3, mode="votes") as world:
+async def test_votes_stop_as_soon_as_they_are_sure_enough() -> None:
+    async with a_world(an_answer(4, 2), mode="votes") as world:
         scores = await world.scores()
-    [body] = world.bodies
-    assert (body["n"], body["temperature"]) == (3, 0.7)
-    assert scores["factuality"] == Score(mean=4, variance=0, num_votes=3)
+    assert [(body["n"], body["temperature"]) for body in world.bodies] == [(3, 0.7), (3, 0.7)]
+    assert scores["factuality"] == Score(mean=4, variance=0, num_votes=6)
+
+
+async def test_three_votes_that_agree_by_chance_are_not_certain() -> None:
+    answers = [an_answer(4, 2)] * 3 + [an_answer(2, 2)] * 3
+    async with a_world(*answers, mode="votes", max_votes=6) as world:
+        scores = await world.scores()
+    assert scores["factuality"].mean == 3
 
 
 async def test_votes_that_differ_go_on_to_the_most_that_may_be() -> None:
@@ -229,11 +252,39 @@ async def test_refused_key_names_the_setting() -> None:
             await world.scores()
 
 
-async def test_number_of_answers_must_be_what_was_asked_for() -> None:
-    async with a_world(an_answer(5, 5), mode="votes") as world:
-        body = json.dumps({"model": MODEL, "choices": [{"message": {}, "finish_reason": "stop"}]})
+async def test_server_that_gives_one_answer_at_a_time_is_asked_again() -> None:
+    async with a_world(an_answer(5, 5), mode="votes", max_votes=3) as world:
+        choice = {"message": {"content": an_answer(5, 5).content}, "finish_reason": "stop"}
+        body = json.dumps({"model": MODEL, "choices": [choice], "usage": None})
         world.stub.fault = StubFault(status=200, body=body)
-        with pytest.raises(RetryLaterError, match="was asked for 3 answers and gave 1"):
+        scores = await world.scores()
+        assert len(world.bodies) == 3
+    assert scores["factuality"].num_votes == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "said"),
+    [
+        (
+            404,
+            "The model `x` does not exist.",
+            r"no model 'grader' .* name it exactly in judge\.mo",
+        ),
+        (
+            400,
+            "top_logprobs must be <= 5",
+            r"top_logprobs .* look at the settings below judge\.mod",
+        ),
+        (422, "structured_outputs: unknown", r"look at the settings below judge\.model"),
+    ],
+)
+async def test_what_the_server_refuses_of_every_trace_refuses_none(
+    status: int, message: str, said: str
+) -> None:
+    async with a_world(an_answer(5, 5)) as world:
+        body = json.dumps({"error": {"message": message}})
+        world.stub.fault = StubFault(status=status, body=body)
+        with pytest.raises(RetryLaterError, match=said):
             await world.scores()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.settings import JudgeSettings
+from deltawheel.infra.sandbox.grammar import Problem, render_solution
 from deltawheel.infra.verifiers import open_verifier
 from tests.records import a_prompt, a_trace
 
@@ -31,17 +32,30 @@ def test_answers_are_compared_as_numbers_and_as_text() -> None:
         "**B**",
         r"Thus \boxed{B}.",
         r"\boxed{\text{(B)}}",
-        "b is wrong? No: Answer: b",
+        "A is wrong? Yes: Answer: B",
         "I choose option B",
+        "The answer is B because the others are not.",
+        "The answer is B. I am sure this choice is a good one.",
+        "Option A is wrong and option C is wrong, so it must be B.",
+        "The correct answer is (B), while option A is not.",
+        r"\boxed{\textbf{B}}",
     ],
 )
 def test_letter_that_a_text_settles_on_is_found(answer: str) -> None:
     assert verdict("choice", answer, reference="(B)") is True
 
 
-@pytest.mark.parametrize("answer", ["The answer is C.", "", "Because of that.", "A", "BAD"])
+@pytest.mark.parametrize(
+    "answer", ["The answer is C.", "", "Because of that.", "A", "BAD", "It is a bit unclear to me"]
+)
 def test_another_letter_or_none_is_wrong(answer: str) -> None:
     assert verdict("choice", answer, reference="B") is False
+
+
+def test_article_and_pronoun_are_no_choices() -> None:
+    assert verdict("choice", "The right option is a bit unclear to me", reference="A") is False
+    assert verdict("choice", "The answer is A bit odd, so: answer: C", reference="A") is False
+    assert verdict("choice", "The answer is A.", reference="A") is True
 
 
 def test_reference_that_is_no_letter_is_no_choice() -> None:
@@ -49,8 +63,10 @@ def test_reference_that_is_no_letter_is_no_choice() -> None:
 
 
 def test_sandbox_recomputes_and_knows_only_its_own_problems() -> None:
-    assert verdict("sandbox", "17+8=25;A:25", reference=None, text="17+8=") is True
-    assert verdict("sandbox", "17+8=26;A:26", reference=None, text="17+8=") is False
+    problem = Problem.parse("17+8*3=")
+    right = render_solution(problem, is_stepwise=True)
+    assert verdict("sandbox", right, reference=None, text=problem.text) is True
+    assert verdict("sandbox", "A:1", reference=None, text=problem.text) is False
     assert verdict("sandbox", "A:25", reference=None, text="How much is 17 + 8?") is None
 
 

@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from deltawheel.contracts.record import Name
-from deltawheel.contracts.rubric import PAPER_DIMENSIONS, PAPER_ORDER_BY, Rubric
+from deltawheel.contracts.rubric import PAPER_DIMENSIONS, PAPER_ORDER_BY, SCORES, Rubric
 from deltawheel.contracts.settings.broker import (
     BrokerKind,
     BrokerProtocol,
@@ -134,6 +134,8 @@ def _judge_faults(settings: "Settings") -> Iterator[str]:
             f"judge.favourite: unknown generator {settings.judge.favourite!r}; generators are "
             f"{names}"
         )
+    if settings.judge.kind is JudgeKind.LLM and (planted := settings.judge.planted):
+        yield f"judge.{planted[0]}: faults are planted in judge.kind sandbox and exact-match alone"
     servers = [server.name for server in settings.servers]
     if (model := settings.judge.model) is not None and model.server not in {None, *servers}:
         yield f"judge.model.server: unknown server {model.server!r}; servers are {servers}"
@@ -148,6 +150,12 @@ def _rubric_faults(settings: "Settings") -> Iterator[str]:
             f"rubric.dimensions: judge.kind {kind} cannot score {unknown}; it scores "
             f"{sorted(scored)}"
         )
+    if (anchors := settings.rubric.anchors) is not None:
+        if unknown := sorted(anchors.keys() - dimensions.keys()):
+            yield f"rubric.anchors: unknown {unknown}; dimensions are {sorted(dimensions)}"
+        silent = [n for n in dimensions if not set(SCORES) <= anchors.get(n, {}).keys()]
+        if kind is JudgeKind.LLM and silent:
+            yield f"rubric.anchors: say what every score from 1 to 5 means of {silent}"
     if unknown := sorted(order_by.keys() - dimensions.keys()):
         what = "unknown" if settings.rubric.order_by else "unset, it weighs"
         yield f"rubric.order_by: {what} {unknown}; give weights over {sorted(dimensions)}"

@@ -62,11 +62,6 @@ class Grammar(StrEnum):
 class JudgeModelSettings(ModelSettings):
     """The model that judges, and how it is asked."""
 
-    family: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Family of its weights, as qwen or llama: judges prefer their own.",
-    )
     mode: JudgeMode = Field(
         default=JudgeMode.EXPECTED,
         description=(
@@ -158,6 +153,12 @@ class JudgeSettings(Section):
     favourite: Name | None = Field(default=None, description="The generator that is preferred.")
     seed: int = Field(default=0, description="Seed of the planted noise.")
     concurrency: int = Field(default=256, ge=1, description="Traces in work at the same time.")
+
+    @property
+    def planted(self) -> list[str]:
+        """Names of the faults that are planted."""
+        faults = ("inverted", "noise", "length_bias", "self_preference")
+        return [name for name in faults if getattr(self, name)]
 
     @field_validator("model")
     @classmethod

@@ -1,6 +1,6 @@
 """Text from models, fenced: a judge reads it as what it judges, never as what it is told.
 
-The fence carries a random token, new for each request, so that no text can close it; control
+The fence carries a random token, new for each trace, so that no text can close it; control
 tokens of chat templates are defused, so that no text can begin a turn of its own.
 """
 
@@ -11,11 +11,12 @@ from typing import Final
 __all__ = ["ControlTokens", "fenced"]
 
 _USUAL: Final = (
-    r"<\|[^<>|\n]{1,40}\|>"  # ChatML, Llama 3, Phi, GPT: <|im_start|>, <|eot_id|>
+    r"<\|[^<>|\n]{1,40}\|?>"  # ChatML, Llama 3, Phi, GPT, Gemma 4: <|im_start|>, <|turn>
+    r"|<[^<>|\n]{1,40}\|>"
     r"|<｜[^<>｜\n]{1,60}｜>"  # DeepSeek, with full-width bars
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"  # Mistral
-    r"|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>"  # Llama 2 and SentencePiece
-    r"|<(?:start|end)_of_turn>|</?think>|</?tool_(?:call|response)>"  # Gemma, Qwen
+    r"|\[/?[A-Z_]{2,20}\]"  # Mistral: [INST], [/THINK]
+    r"|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk|unused\d+)>"  # Llama 2 and SentencePiece
+    r"|<(?:start|end)_of_\w+>|</?think>|</?tool_(?:call|response)>"  # Gemma, Qwen
 )
 
 

@@ -1,5 +1,6 @@
 """A language model as the judge: one structured call for all dimensions of the rubric."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,7 +8,12 @@ from math import sqrt
 from typing import Any, Final
 
 from deltawheel.contracts.clock import Random
-from deltawheel.contracts.errors import ConfigError, InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import (
+    ConfigError,
+    DeltawheelError,
+    InvalidRecordError,
+    RetryLaterError,
+)
 from deltawheel.contracts.ids import canonical_json, digest_of
 from deltawheel.contracts.judgement import Score
 from deltawheel.contracts.ports import Assessment, Telemetry, Verifier
@@ -29,6 +35,12 @@ from deltawheel.infra.model_client import ModelClient, Watch
 
 __all__ = ["JudgeEndpoint", "LlmJudge", "revision_of"]
 
+_TOO_LONG: Final = re.compile(
+    r"context length|max_model_len|too long|maximum.*tokens", re.IGNORECASE
+)
+"""How servers say that a request is longer than the model's context."""
+_PRIOR_VARIANCE: Final = 1.0
+"""Of one vote that is imagined at the mean: a few votes that agree by chance are not certain."""
 _TOP_TOKENS: Final = 20
 """As many alternatives as vLLM gives by default (`--max-logprobs`)."""
 
@@ -99,26 +111,29 @@ class LlmJudge:
                 says what to change if it stays so.
             InvalidRecordError: the server refuses this trace, as when it is too long.
         """
-        require_anchors(rubric)
+        request = self.request(prompt, trace, rubric)
+        dimensions = list(rubric.dimensions)
         if self._settings.mode is JudgeMode.VOTES:
-            scores = await self._vote(prompt, trace, rubric)
+            scores = await self._vote(request, dimensions)
         else:
-            scores = await self._expect(prompt, trace, rubric)
+            scores = await self._expect(request, dimensions)
         return Assessment(scores=scores, is_correct=self._verifier.verify(prompt, trace))
 
-    async def _expect(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Score]:
+    async def _expect(
+        self, request: Mapping[str, Any], dimensions: Sequence[str]
+    ) -> dict[str, Score]:
         """Ask once and read the probabilities; ask for votes where they say too little."""
         body = {"temperature": 0, "logprobs": True, "top_logprobs": _TOP_TOKENS}
-        [choice] = await self._ask(prompt, trace, rubric, body)
+        choice, *_ = await self._ask({**request, **body})
         with self._reading():
-            scores = expected_scores(choice, list(rubric.dimensions))
+            scores = expected_scores(choice, dimensions)
         if min(score.coverage or 0.0 for score in scores.values()) < self._settings.min_coverage:
             self._telemetry.count("deltawheel_judge_low_coverage_total", judge=self.name)
-            return await self._vote(prompt, trace, rubric)
+            return await self._vote(request, dimensions)
         return scores
 
     def request(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Any]:
-        """Return the body of a request, to be looked at or sent."""
+        """Return what every request about this trace has in common: one fence for all of them."""
         require_anchors(rubric)
         return {
             "model": self._endpoint.model,
@@ -133,48 +148,58 @@ class LlmJudge:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _vote(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> dict[str, Score]:
+    async def _vote(
+        self, request: Mapping[str, Any], dimensions: Sequence[str]
+    ) -> dict[str, Score]:
         """Ask for votes until every mean is sure enough, or there are as many as may be."""
         settings, votes = self._settings, list[Mapping[str, int]]()
         while True:
             number = min(settings.min_votes, settings.max_votes - len(votes))
             body = {"temperature": settings.temperature, "n": number}
-            choices = await self._ask(prompt, trace, rubric, body)
+            choices = await self._ask({**request, **body})
             with self._reading():
-                votes += [votes_of(choice, list(rubric.dimensions)) for choice in choices]
+                votes += [votes_of(choice, dimensions) for choice in choices]
             scores = vote_scores(votes)
-            widest = max(sqrt(score.variance / score.num_votes) for score in scores.values())
+            widest = max(map(_vote_stderr, scores.values()))
             if widest <= settings.vote_stderr or len(votes) >= settings.max_votes:
                 return scores
 
-    async def _ask(
-        self, prompt: Prompt, trace: Trace, rubric: Rubric, body: Mapping[str, Any]
-    ) -> Sequence[JudgeChoice]:
+    async def _ask(self, body: Mapping[str, Any]) -> Sequence[JudgeChoice]:
+        """Ask once; a server that knows no `n` gives one answer, and is asked again for more."""
         reply = await self._client.post(
             self._endpoint.url,
             "chat/completions",
-            {**self.request(prompt, trace, rubric), **body},
+            body,
             asked=self._asked,
             headers=self._endpoint.headers,
         )
+        if reply.is_unknown_model:
+            raise RetryLaterError(
+                f"{self.name}: its server has no model {self._endpoint.model!r} ({reply.said}): "
+                f"name it exactly in {JUDGE_KEY}.model, or serve it"
+            )
         if reply.status != 200:
-            raise refusal_of(reply, self._asked)
+            raise self._refusal(refusal_of(reply, self._asked))
         with self._reading():
             answer = parsed(reply, JudgeAnswer, self._asked)
         require_model(answer.model, self._asked)
         self._telemetry.count(
             "deltawheel_judge_tokens_total",
-            answer.usage.prompt_tokens + answer.usage.completion_tokens,
+            answer.usage.prompt_tokens + answer.usage.completion_tokens if answer.usage else 0,
             judge=self.name,
         )
-        wanted = body.get("n", 1)
-        if len(answer.choices) != wanted:
-            raise RetryLaterError(
-                f"{self.name} was asked for {wanted} answers and gave {len(answer.choices)}"
-            )
         for choice in answer.choices:
             self._require_whole(choice)
         return answer.choices
+
+    def _refusal(self, error: InvalidRecordError | RetryLaterError) -> DeltawheelError:
+        """Return what a refusal means: only of what is too long is it certain that it is the trace.
+
+        Anything else that the server does not take (a grammar, a parameter) is in every request.
+        """
+        if isinstance(error, InvalidRecordError) and not _TOO_LONG.search(str(error)):
+            return RetryLaterError(f"{error}; look at the settings below {JUDGE_KEY}")
+        return error
 
     def _require_whole(self, choice: JudgeChoice) -> None:
         if choice.finish_reason == "length":
@@ -192,6 +217,16 @@ class LlmJudge:
             yield
         except InvalidRecordError as error:
             raise RetryLaterError(f"{self.name}: {error}") from error
+
+
+def _vote_stderr(score: Score) -> float:
+    """Return how unsure the mean of votes is: their spread, with one more vote's from a prior.
+
+    Without it, three votes that agree by chance would end the asking with no doubt at all.
+    """
+    number = score.num_votes
+    squares = score.variance * (number - 1) + _PRIOR_VARIANCE
+    return sqrt(squares / number / number)
 
 
 def revision_of(settings: JudgeModelSettings, *, weights: str) -> str:

@@ -1,7 +1,7 @@
 """What an LLM judge is told and asked: the same bytes first, so that servers reuse them.
 
-First the rubric, which never changes; then the prompt, which both sides of a pair share; then the
-trace; last the question.
+First the rubric, which never changes and is most of it; then prompt, trace and question, behind a
+fence that is the same for all requests about one trace, and for no other.
 """
 
 import json

@@ -59,7 +59,7 @@ class JudgeAnswer(_Part):
 
     model: str
     choices: Sequence[JudgeChoice] = Field(min_length=1)
-    usage: _Usage = _Usage()
+    usage: _Usage | None = None
 
 
 def votes_of(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str, int]:
@@ -113,23 +113,26 @@ def expected_scores(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str,
         )
     text = "".join(token.token for token in tokens)
     starts = [0, *accumulate(len(token.token) for token in tokens)]
+    begin = text.rfind((choice.message.content or "").strip())
     scores: dict[str, Score] = {}
-    place = 0
     for name in dimensions:
-        place = _place_of_score(text, name, place)
+        place = _place_of_score(text, name, begin, votes[name])
         index = max(i for i, start in enumerate(starts[:-1]) if start <= place)
         scores[name] = _score(tokens[index], place - starts[index], votes[name])
     return scores
 
 
-def _place_of_score(text: str, name: str, start: int) -> int:
-    """Return where the digit of a dimension stands."""
+def _place_of_score(text: str, name: str, begin: int, written: int) -> int:
+    """Return where the digit of a dimension stands in the answer, which begins at `begin`.
+
+    Before it may stand what a model thought, with drafts of its answer.
+    """
     key = json.dumps(name)
-    at = text.find(key, start)
+    at = text.find(key, begin) if begin >= 0 else -1
     place = at + len(key)
-    while at >= 0 and place < len(text) and text[place] in ": \t\n":
+    while at >= 0 and place < len(text) and text[place] in ': \t\n"':
         place += 1
-    if at < 0 or place >= len(text) or text[place] not in SCORES:
+    if at < 0 or text[place : place + 1] != str(written):
         raise InvalidRecordError(f"the tokens of the judge's answer show no score for {name!r}")
     return place
 
@@ -141,8 +144,9 @@ def _score(token: "_ChosenToken", offset: int, written: int) -> Score:
     candidates |= {other.token: other.logprob for other in token.top_logprobs}
     masses = dict.fromkeys(SCORES, 0.0)
     for candidate, logprob in candidates.items():
-        digit = candidate[offset : offset + 1]
-        if candidate.startswith(before) and digit in masses and math.isfinite(logprob):
+        digit, behind = candidate[offset : offset + 1], candidate[offset + 1 : offset + 2]
+        is_score = digit in masses and not behind.isdigit()
+        if is_score and candidate.startswith(before) and math.isfinite(logprob):
             masses[digit] += math.exp(logprob)
     coverage = sum(masses.values())
     if coverage <= 0.0:

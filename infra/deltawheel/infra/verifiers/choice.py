@@ -10,10 +10,13 @@ from deltawheel.contracts.trace import Trace
 __all__ = ["ChoiceVerifier"]
 
 _REFERENCE: Final = re.compile(r"\s*\(?([A-Za-z])[).:]?\s*")
+# "A" and "I" before a word are an article and a pronoun.
+_LETTER: Final = r"([B-HJ-Z]|[AI](?!\s+[a-z]))(?![A-Za-z'])"
 _SAID: Final = re.compile(
-    r"(?:answer|choice|option)\b[^A-Za-z\n]{0,4}(?:is|:)?[^A-Za-z\n]{0,6}\(?([A-Z])\b(?!')"
-    r"|\\boxed\{\s*(?:\\text\{)?\(?([A-Z])\b",
-    re.IGNORECASE,
+    r"(?i:answer|choice|option)\**(?:\s*:|\s+(?i:is|was|must be|would be)\b)[^A-Za-z\n]{0,6}"
+    rf"(?:(?i:option|choice)\s+)?[^A-Za-z\n]{{0,3}}{_LETTER}"
+    rf"|(?i:must be|choose|pick|select)\s+(?:(?i:option|choice)\s+)?\(?{_LETTER}"
+    r"|\\boxed\{\s*(?:\\text\w*\{)?\(?([A-Z])(?![A-Za-z])"
 )
 _ALONE: Final = re.compile(r"(?:^|[\s(*])([A-Z])(?=[).:*]|\s*$)", re.MULTILINE)
 _MAX_SEARCHED_CHARS: Final = 10_000
@@ -35,5 +38,5 @@ class ChoiceVerifier:
         if wanted is None:
             return None
         text = trace.answer[-_MAX_SEARCHED_CHARS:]
-        said = [first or second for first, second in _SAID.findall(text)] or _ALONE.findall(text)
+        said = ["".join(found) for found in _SAID.findall(text)] or _ALONE.findall(text)
         return bool(said) and said[-1].upper() == wanted[1].upper()

@@ -12,7 +12,14 @@ from typing import Final
 
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
-from deltawheel.contracts.settings import JUDGE_KEY, BrokerKind, BrokerSecurity, Settings
+from deltawheel.contracts.settings import (
+    JUDGE_KEY,
+    BrokerKind,
+    BrokerSecurity,
+    GeneratorSettings,
+    JudgeKind,
+    Settings,
+)
 from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.topics import Topic
 from deltawheel.ops.doctor.findings import (
@@ -195,8 +202,9 @@ def check_models(site: Site) -> Iterator[Finding]:
     named: dict[str, ModelSettings] = {
         f"generators.{generator.name}": generator for generator in site.settings.generators
     }
-    if site.settings.judge.model is not None:
-        named[JUDGE_KEY] = site.settings.judge.model
+    judge = site.settings.judge
+    if judge.kind is JudgeKind.LLM and judge.model is not None:
+        named[JUDGE_KEY] = judge.model
     asked = {key: model for key, model in named.items() if model.endpoint}
     if not asked:
         yield ok("all generators are on the wheel's own servers")
@@ -232,7 +240,8 @@ async def _ask_for(site: Site, key: str, model: ModelSettings) -> Finding:
             f"{name}: {endpoint} answers, but lists no models, so {wanted} is in doubt",
             f"make sure that {key}.endpoint ends as in http://host:8000/v1",
         )
-    if getattr(model, "adapter", None) is None and wanted not in served:
+    is_loaded_later = isinstance(model, GeneratorSettings) and model.adapter is not None
+    if not is_loaded_later and wanted not in served:
         names = ", ".join(sorted(served)[:_MOST_NAMES]) or "nothing"
         return failure(
             f"{name}: {endpoint} serves {names}, but not {wanted}",
