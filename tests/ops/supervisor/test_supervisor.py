@@ -231,7 +231,7 @@ def test_waiting_ends_when_told_to_stop(tmp_path: Path, run: Run) -> None:
     assert run(never).wait_ready(20, should_stop=lambda: next(calls) > 3) is False
 
 
-def test_lost_memory_broker_restarts_all_services_after_preparing_it(
+def test_lost_memory_broker_restarts_all_consumers_after_preparing_it(
     tmp_path: Path, run: Run
 ) -> None:
     num_prepared = count(1)
@@ -240,8 +240,9 @@ def test_lost_memory_broker_restarts_all_services_after_preparing_it(
     supervisor = run(
         broker,
         plan(tmp_path, "vllm-local", kind=ProcessKind.SERVER),
-        plan(tmp_path, "judging"),
-        plan(tmp_path, "deaf", script=DEAF),
+        plan(tmp_path, "gateway"),
+        plan(tmp_path, "judging", is_consumer=True),
+        plan(tmp_path, "deaf", script=DEAF, is_consumer=True),
         settings=QUICK.model_copy(update={"stop_timeout_s": 0.5}),
         prepare_broker=lambda: prepared.append(next(num_prepared)),
     )
@@ -251,10 +252,11 @@ def test_lost_memory_broker_restarts_all_services_after_preparing_it(
     wait_until(supervisor, lambda: all(is_back(supervisor, name) for name in names))
     assert prepared == [1, 2]
     assert state(supervisor, "vllm-local").num_restarts == 0
+    assert state(supervisor, "gateway").num_restarts == 0, "it takes prompts all the while"
     assert (tmp_path / "journal").read_text().split() == ["judging"]
 
 
-def test_memory_broker_that_outgrows_its_memory_starts_afresh_after_all_services_have_stopped(
+def test_memory_broker_that_outgrows_its_memory_starts_afresh_once_nobody_reads_it(
     tmp_path: Path, run: Run
 ) -> None:
     prepared: list[str] = []
@@ -272,7 +274,7 @@ def test_memory_broker_that_outgrows_its_memory_starts_afresh_after_all_services
             is_memory_only=True,
             max_memory_bytes=200_000_000,
         ),
-        plan(tmp_path, "judging"),
+        plan(tmp_path, "judging", is_consumer=True),
         prepare_broker=lambda: prepared.append("prepared"),
     )
     wait_until(supervisor, lambda: all(is_back(supervisor, n) for n in ("broker", "judging")))

@@ -33,6 +33,8 @@ __all__ = [
 
 # In the order in which they stop: what lets work in goes first, what it is handed to goes after.
 SERVICES: Final = ("gateway", "generation", "judging", "curation", "training", "monitoring")
+_NO_CONSUMERS: Final = frozenset({"gateway", "training"})
+"""What only publishes goes on while a memory-only broker starts afresh: what is stored is owed."""
 SERVICE_READY_TIMEOUT_S: Final = 120.0
 BROKER_READY_TIMEOUT_S: Final = 60.0
 DATABASE_READY_TIMEOUT_S: Final = 60.0
@@ -64,6 +66,7 @@ class ProcessPlan:
         host: Where it listens.
         ports: What it listens on, as far as the settings fix it.
         is_memory_only: It is a broker that forgets everything when it ends.
+        is_consumer: It reads topics, so its positions end with a memory-only broker.
         max_memory_bytes: Past this much resident memory, a memory-only broker is started afresh.
         max_boot_failures: Ends in a row before it was ever ready that end the run.
         run_file: A file that the process writes itself, removed before each start.
@@ -80,6 +83,7 @@ class ProcessPlan:
     host: str = "127.0.0.1"
     ports: tuple[int, ...] = ()
     is_memory_only: bool = False
+    is_consumer: bool = False
     max_memory_bytes: int | None = None
     max_boot_failures: int = 5
     run_file: Path | None = None
@@ -203,6 +207,7 @@ def plan_service(settings: Settings, name: str, settings_file: Path) -> ProcessP
         stop_order=SERVICES.index(name),
         host=settings.gateway.host,
         ports=(settings.gateway.port,) if name == "gateway" else (),
+        is_consumer=name not in _NO_CONSUMERS,
         run_file=run_file,
     )
 

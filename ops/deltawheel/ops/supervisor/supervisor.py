@@ -183,15 +183,15 @@ class Supervisor:
             state = child.state()
             log.warning("%s ended (status %s): %s", state.name, state.last_status, state.phase)
         if any(child.plan.is_memory_only for child in ended):
-            self._halt_services(now_s)
+            self._halt_consumers(now_s)
 
-    def _halt_services(self, now_s: float) -> None:
+    def _halt_consumers(self, now_s: float) -> None:
         self._gate.close()
-        for child in self._services():
+        for child in self._consumers():
             child.halt(now_s + min(HALT_TIMEOUT_S, self._settings.stop_timeout_s))
 
     def _renew_outgrown(self, now_s: float) -> None:
-        """Start a broker that keeps everything in memory afresh, once no service runs.
+        """Start a broker that keeps everything in memory afresh, once nobody reads its topics.
 
         `_tell` looks how large it is; what is owed is published from the store afterwards.
         """
@@ -204,10 +204,10 @@ class Supervisor:
         return self._is_silent() and all(child.is_ready for child in brokers)
 
     def _is_silent(self) -> bool:
-        return all(child.process is None for child in self._services())
+        return all(child.process is None for child in self._consumers())
 
-    def _services(self) -> list[Child]:
-        return [child for child in self._children if child.is_service]
+    def _consumers(self) -> list[Child]:
+        return [child for child in self._children if child.plan.is_consumer]
 
     def _start_due(self, now_s: float) -> None:
         for child in self._children:
@@ -224,7 +224,7 @@ class Supervisor:
                 if self._gate.is_open and child.has_outgrown:
                     log.warning("%s has outgrown its memory, and starts afresh", child.plan.name)
                     self._outgrown = child
-                    self._halt_services(now_s)
+                    self._halt_consumers(now_s)
         states = self._states()
         if states == self._published:
             return

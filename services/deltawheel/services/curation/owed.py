@@ -64,8 +64,9 @@ class OwedSchedule:
 def republish_all(ledger: Ledger, producer: Producer, clock: Clock, *, wheel: str) -> int:
     """Publish everything that is owed, after a broker that forgot was started afresh.
 
-    All services are stopped while it runs, so one pass sees all of it. Returns the count, less
-    what is larger than the broker takes: that is an error in the log.
+    Nobody reads topics while it runs, so one pass sees all of it; prompts that come meanwhile are
+    published by the gateway, or owed. Returns the count, less what is larger than the broker
+    takes: that is an error in the log.
 
     Raises:
         RetryLaterError: the broker does not answer.
