@@ -21,7 +21,7 @@ from deltawheel.contracts.trace import FinishReason, Trace
 from deltawheel.infra import wiring
 from deltawheel.infra.chat_replies import Reply
 
-__all__ = ["Subject", "Trial", "read_subjects", "run_trials"]
+__all__ = ["Subject", "Trial", "read_subjects", "run_trials", "subject_of"]
 
 _REPORTED_EVERY_S = 2.0
 
@@ -108,14 +108,19 @@ def _subject(body: object, number: int, settings: Settings, at: datetime) -> Sub
     answer, reasoning = _texts(body)
     submission = PromptSubmission.parse(body, max_chars=MAX_COUNT)
     prompt = submission.accept(wheel=settings.wheel, accepted_at=at)
+    return subject_of(f"line {number}", prompt, answer=answer, reasoning=reasoning)
+
+
+def subject_of(name: str, prompt: Prompt, *, answer: str, reasoning: str = "") -> Subject:
+    """Return a text as the trace that a generator could have written."""
     trace = Trace(
-        trace_id=f"line-{number}",
+        trace_id=f"trial-{name}",
         prompt_id=prompt.prompt_id,
         round=prompt.round,
         slot=0,
-        generator="file",
-        generator_revision="file",
-        served_model="file",
+        generator="trial",
+        generator_revision="trial",
+        served_model="trial",
         sampling=Sampling(),
         seed=0,
         reasoning=reasoning,
@@ -125,10 +130,10 @@ def _subject(body: object, number: int, settings: Settings, at: datetime) -> Sub
         completion_tokens=0,
         finish_reason=FinishReason.STOP,
         lineage_depth=0,
-        accepted_at=at,
-        generated_at=at,
+        accepted_at=prompt.accepted_at,
+        generated_at=prompt.accepted_at,
     )
-    return Subject(name=f"line {number}", prompt=prompt, trace=trace)
+    return Subject(name=name, prompt=prompt, trace=trace)
 
 
 def _texts(body: object) -> tuple[str, str]:
