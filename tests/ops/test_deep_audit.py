@@ -59,13 +59,15 @@ def test_what_nobody_has_read_is_no_fault_and_what_contradicts_a_row_is(wheel: W
     wait_for(lambda: topics()["records"].get("default.pairs") == 20, what="20 pairs' events")
     assert (topics()["dead"], topics()["unread"]) == (0, 0)
 
-    judging = wheel.process_of("judging")
-    judging.suspend()
+    readers = [wheel.process_of(name) for name in ("judging", "monitoring")]
+    for reader in readers:
+        reader.suspend()
     try:
         publish(wheel, GARBAGE)
         assert topics()["unread"] == 1
     finally:
-        judging.resume()
+        for reader in readers:
+            reader.resume()
     wait_for(lambda: len(wheel.store.dead_letters(10)) == 2, what="both readers bury the garbage")
     wait_for(lambda: (topics()["dead"], topics()["unread"]) == (1, 0), what="it counts as dead")
 
