@@ -122,11 +122,19 @@ class Wheel:
         """SIGKILL, and wait until the process is gone."""
         process = psutil.Process(pid)
         process.kill()
-        wait_for(lambda: not process.is_running() or process.status() == "zombie")
+        wait_for(lambda: _is_gone(process), what=f"{pid} is gone")
 
     def drained(self, *, timeout_s: float = 180) -> None:
         """Wait until every prompt has its outcome."""
         wait_for(lambda: self.store.progress().is_drained, timeout_s=timeout_s, what="drained")
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, whoever is to ask how."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def sum_metric(page: str, name: str, **labels: str) -> float:
