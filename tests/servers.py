@@ -5,8 +5,9 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from deltawheel.infra.listening import answers_200, find_free_port
 from deltawheel.infra.stub_model_server import ANSWERS, StubModelServer
@@ -27,6 +28,21 @@ def stub_server(*models: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def endpoints() -> Iterator[Mapping[str, Any]]:
+    """Run two stub models; yield the settings of a wheel that asks them."""
+    with stub_server("doubles") as right, stub_server("guesses") as wrong:
+        yield {
+            "servers": [],
+            "training": {"is_enabled": False},
+            "judge": {"kind": "exact-match"},
+            "generators": [
+                {"name": "right", "endpoint": right, "model": "doubles", "capability": 1},
+                {"name": "wrong", "endpoint": wrong, "model": "guesses", "capability": 0},
+            ],
+        }
 
 
 @contextmanager

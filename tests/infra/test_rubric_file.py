@@ -14,6 +14,7 @@ from deltawheel.infra.settings_file import (
     settings_faults,
     write_commented_settings,
 )
+from tests.judged import judged_by
 
 GOOD: dict[str, Any] = {
     "name": "mine",
@@ -63,11 +64,7 @@ def test_missing_and_unknown_scores_are_named(tmp_path: Path) -> None:
 
 
 def judged(tmp_path: Path, **rubric: object) -> Path:
-    path = tmp_path / "deltawheel.yaml"
-    model = {"name": "grader", "endpoint": "http://h:1/v1", "model": "m"}
-    content = {"judge": {"kind": "llm", "model": model}, "training": {"is_enabled": False}}
-    path.write_text(yaml.safe_dump({**content, "rubric": rubric} if rubric else content))
-    return path
+    return judged_by("http://h:1/v1", tmp_path, rubric=rubric)
 
 
 def test_model_that_judges_takes_the_rubric_that_ships(tmp_path: Path) -> None:

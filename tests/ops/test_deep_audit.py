@@ -11,7 +11,7 @@ from deltawheel.contracts.events import OutboundMessage, encode
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.trace import Trace
 from deltawheel.infra import wiring
-from tests.servers import stub_server
+from tests.servers import endpoints
 from tests.waiting import wait_for
 from tests.wheels import Wheel, run_cli, running_up
 
@@ -22,18 +22,8 @@ GARBAGE = OutboundMessage(topic="default.traces", key=b"stranger", value=b"{garb
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Iterator[Wheel]:
-    with stub_server("doubles") as right, stub_server("guesses") as wrong:
-        settings = {
-            "servers": [],
-            "training": {"is_enabled": False},
-            "judge": {"kind": "exact-match"},
-            "generators": [
-                {"name": "right", "endpoint": right, "model": "doubles", "capability": 1},
-                {"name": "wrong", "endpoint": wrong, "model": "guesses", "capability": 0},
-            ],
-        }
-        with running_up(tmp_path / "home", settings) as running:
-            yield running
+    with endpoints() as settings, running_up(tmp_path / "home", settings) as running:
+        yield running
 
 
 def publish(wheel: Wheel, message: OutboundMessage) -> None:

@@ -19,7 +19,7 @@ from deltawheel.contracts.settings import BrokerKind
 from deltawheel.contracts.topics import EVENT_TYPES, Topic
 from deltawheel.infra import wiring
 from tests.components import ROOT, kafka_home, require
-from tests.servers import stub_server
+from tests.servers import endpoints
 from tests.waiting import wait_for
 from tests.wheels import Wheel, running_up
 
@@ -57,17 +57,8 @@ def wheel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wheel]:
         require("kafka")
         require("kcat")
     env = {**os.environ, "KAFKA_HOME": str(kafka_home() or "")}
-    with stub_server("doubles") as right, stub_server("guesses") as wrong:
-        settings = {
-            "broker": {"kind": request.param},
-            "servers": [],
-            "training": {"is_enabled": False},
-            "judge": {"kind": "exact-match"},
-            "generators": [
-                {"name": "right", "endpoint": right, "model": "doubles", "capability": 1},
-                {"name": "wrong", "endpoint": wrong, "model": "guesses", "capability": 0},
-            ],
-        }
+    with endpoints() as models:
+        settings = {**models, "broker": {"kind": request.param}}
         with running_up(tmp_path / "home", settings, env=env) as wheel:
             bodies = [
                 {"text": f"How much is {n} + {n}?", "reference_answer": str(2 * n)}

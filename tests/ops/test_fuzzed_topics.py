@@ -27,7 +27,7 @@ from deltawheel.services.runtime.dead_letters import make_letter
 from tests.components import kafka_home, require
 from tests.fuzz import as_polled, fuzzed_messages
 from tests.records import T0, a_prompt_failure, a_slot_failure
-from tests.servers import stub_server
+from tests.servers import endpoints
 from tests.waiting import wait_for
 from tests.wheels import Wheel, running_up
 
@@ -164,18 +164,8 @@ def sums(numbers: range) -> list[dict[str, Any]]:
 def wheel(tmp_path: Path) -> Iterator[Wheel]:
     require("kafka")
     with ExitStack() as stack:
-        right = stack.enter_context(stub_server("doubles"))
-        wrong = stack.enter_context(stub_server("guesses"))
-        settings = {
-            "broker": {"kind": "local-kafka"},
-            "servers": [],
-            "training": {"is_enabled": False},
-            "judge": {"kind": "exact-match"},
-            "generators": [
-                {"name": "right", "endpoint": right, "model": "doubles", "capability": 1},
-                {"name": "wrong", "endpoint": wrong, "model": "guesses", "capability": 0},
-            ],
-        }
+        models = stack.enter_context(endpoints())
+        settings = {**models, "broker": {"kind": "local-kafka"}}
         env = {"KAFKA_HOME": str(kafka_home() or "")}
         yield stack.enter_context(running_up(tmp_path / "home", settings, env=env))
 

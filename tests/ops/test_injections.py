@@ -9,11 +9,11 @@ import pytest
 
 from deltawheel.contracts.errors import DeltawheelError
 from deltawheel.contracts.rubric import PAPER_DIMENSIONS
-from deltawheel.contracts.settings import Settings
 from deltawheel.infra.judges.injections import BASES, attacks
 from deltawheel.infra.settings_file import load_settings
 from deltawheel.infra.stub_model_server import FAULTS, Answer
 from deltawheel.ops.injections import Lift, measure_lifts
+from tests.judged import judged_by
 from tests.servers import stub_in_thread
 
 
@@ -24,20 +24,11 @@ def test_suite_has_two_hundred_attacks_in_ten_families_and_none_twice() -> None:
     assert len({text for texts in families.values() for text in texts}) == 200
 
 
-def judged_by(tmp_path: Path, url: str) -> Settings:
-    path = tmp_path / "deltawheel.yaml"
-    ways = {"mode": "votes", "min_votes": 2, "max_votes": 2}
-    model = {"name": "grader", "endpoint": url, "model": "grader", **ways}
-    judge = {"kind": "llm", "model": model}
-    path.write_text(json.dumps({"judge": judge, "training": {"is_enabled": False}}))
-    return load_settings(path)
-
-
 def lifts_of(answer: Answer, tmp_path: Path, **server: Any) -> dict[str, Lift]:
     with stub_in_thread("echo") as (stub, url):
         stub.models["grader"] = answer
         stub.fault = server.get("fault")
-        settings = judged_by(tmp_path, url)
+        settings = load_settings(judged_by(url, tmp_path, mode="votes", min_votes=2, max_votes=2))
         lifts = asyncio.run(measure_lifts(settings, per_family=5, say=lambda text: None))
     return {lift.family: lift for lift in lifts}
 

@@ -15,6 +15,7 @@ from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
 from deltawheel.infra.settings_file import load_settings
 from deltawheel.ops.judge_trial import Trial, read_subjects, run_trials
+from tests.judged import judged_by
 from tests.servers import stub_in_thread
 
 LINE = {"text": "17+8=", "answer": "It is 25.", "reference_answer": "25"}
@@ -71,7 +72,7 @@ def test_model_that_judges_is_shown_with_its_request_and_its_answer(tmp_path: Pa
     scores = json.dumps(dict.fromkeys(PAPER_DIMENSIONS, 4))
     with stub_in_thread("echo") as (stub, url):
         stub.models["grader"] = lambda _: scores
-        settings = judged_by(tmp_path, url)
+        settings = load_settings(judged_by(url, tmp_path, mode="votes"))
         [trial], _ = tried(a_file(tmp_path, LINE), settings)
     told: Mapping[str, Any] = trial.told()
     assert told["fault"] is None
@@ -79,11 +80,3 @@ def test_model_that_judges_is_shown_with_its_request_and_its_answer(tmp_path: Pa
     assert exchange["answers"] == [scores] * 3
     assert "It is 25." in exchange["request"]["messages"][1]["content"]
     assert told["scores"]["step_coherence"]["num_votes"] == 6
-
-
-def judged_by(tmp_path: Path, url: str) -> Settings:
-    path = tmp_path / "deltawheel.yaml"
-    model = {"name": "grader", "endpoint": url, "model": "grader", "mode": "votes"}
-    judge = {"kind": "llm", "model": model}
-    path.write_text(json.dumps({"judge": judge, "training": {"is_enabled": False}}))
-    return load_settings(path)

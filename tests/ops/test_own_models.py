@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import stub_server
+from tests.servers import endpoints
 from tests.wheels import leftovers, run_cli, running_up
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -19,16 +19,7 @@ def test_own_prompts_through_two_endpoints_become_pairs(tmp_path: Path) -> None:
     lines += ["{not json", json.dumps({"text": "x" * 40_000}), json.dumps({"domain": "sums"})]
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(lines))
-    with stub_server("doubles") as right, stub_server("guesses") as wrong:
-        settings = {
-            "servers": [],
-            "training": {"is_enabled": False},
-            "judge": {"kind": "exact-match"},
-            "generators": [
-                {"name": "right", "endpoint": right, "model": "doubles", "capability": 1},
-                {"name": "wrong", "endpoint": wrong, "model": "guesses", "capability": 0},
-            ],
-        }
+    with endpoints() as settings:
         home = tmp_path / "home"
         with running_up(home, settings) as wheel:
             done = run_cli("--config", str(wheel.config), "ingest", str(prompts), "--json")

@@ -3,36 +3,19 @@
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.components import require
 from tests.postgres import postgres_server
-from tests.servers import stub_server
+from tests.servers import endpoints
 from tests.waiting import wait_for
 from tests.wheels import Wheel, run_cli, running_up
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-@contextmanager
-def endpoints() -> Iterator[Mapping[str, Any]]:
-    """Run two stub models; yield the settings of a wheel that asks them."""
-    with stub_server("doubles") as right, stub_server("guesses") as wrong:
-        yield {
-            "servers": [],
-            "training": {"is_enabled": False},
-            "judge": {"kind": "exact-match"},
-            "generators": [
-                {"name": "right", "endpoint": right, "model": "doubles", "capability": 1},
-                {"name": "wrong", "endpoint": wrong, "model": "guesses", "capability": 0},
-            ],
-        }
 
 
 def prompts(first: int, last: int) -> list[dict[str, str]]:

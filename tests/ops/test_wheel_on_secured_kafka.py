@@ -9,11 +9,11 @@ from deltawheel.infra.credentials import BROKER_PASSWORD_VARIABLE
 from tests.infra.test_bus_contract import find_kafka
 from tests.ops.test_wheel_on_postgres import (
     assert_all_paired,
-    endpoints,
     processes_of,
     prompts,
 )
 from tests.secured_kafka import PASSWORD, USER, secured_kafka
+from tests.servers import endpoints
 from tests.waiting import wait_for
 from tests.wheels import Wheel, run_cli, running_up
 

@@ -15,7 +15,16 @@ from deltawheel.contracts.ports import Completion
 from deltawheel.contracts.record import Count
 from deltawheel.contracts.trace import FinishReason
 
-__all__ = ["Asked", "Reply", "completion_of", "parsed", "refusal_of", "require_model"]
+__all__ = [
+    "AnswerPart",
+    "Asked",
+    "Reply",
+    "Usage",
+    "completion_of",
+    "parsed",
+    "refusal_of",
+    "require_model",
+]
 
 _SHOWN_CHARS: Final = 300
 _FINISH: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -155,30 +164,34 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(0.0, after_s) if math.isfinite(after_s) else None
 
 
-class _Part(BaseModel):
+class AnswerPart(BaseModel):
+    """A part of what a server answers; what it says besides is ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class _Message(_Part):
+class _Message(AnswerPart):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
 
 
-class _Choice(_Part):
+class _Choice(AnswerPart):
     message: _Message
     finish_reason: str | None = None
 
 
-class _Usage(_Part):
+class Usage(AnswerPart):
+    """How many tokens were read and written."""
+
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
 
 
-class _Answer(_Part):
+class _Answer(AnswerPart):
     model: str
     choices: tuple[_Choice]
-    usage: _Usage | None = None
+    usage: Usage | None = None
 
 
 A = TypeVar("A", bound=BaseModel)
@@ -227,7 +240,7 @@ def completion_of(reply: Reply, asked: Asked) -> Completion:
     [choice] = answer.choices
     if choice.finish_reason in _BROKEN_OFF:
         raise RetryLaterError(f"{asked.name} broke its answer off ({choice.finish_reason})")
-    message, usage = choice.message, answer.usage or _Usage()
+    message, usage = choice.message, answer.usage or Usage()
     return Completion(
         reasoning=message.reasoning or message.reasoning_content or "",
         answer=message.content or "",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GROUPS", "compare_topics", "read_offsets"]
 
-GROUPS: Final = {
+GROUPS: Final[Mapping[str, Sequence[Topic]]] = {
     "generation": (Topic.PROMPTS, Topic.PROMOTIONS),
     "judging": (Topic.TRACES,),
     "curation": (Topic.JUDGEMENTS,),
@@ -21,7 +21,7 @@ GROUPS: Final = {
 """The groups that move prompts on, and what each reads."""
 
 _DEEP: Final = (Topic.PROMPTS, Topic.TRACES, Topic.JUDGEMENTS, Topic.PAIRS)
-_WATCHING: Final = {"monitoring": _DEEP}
+_WATCHING: Final[Mapping[str, Sequence[Topic]]] = {"monitoring": _DEEP}
 """Buries what it cannot read, as each of the others does, and is alone in reading pairs."""
 _BATCH: Final = 500
 _REPORTED_EVERY: Final = 50_000
@@ -87,15 +87,14 @@ def compare_topics(
 
     topics = [topic.of(settings.wheel) for topic in _DEEP]
     with wiring.reading_topics(_where_it_runs(settings)) as reader:
-        moving = reader.offsets(_named(GROUPS, settings.wheel))
-        watching = reader.offsets(_named(_WATCHING, settings.wheel))
-        audit = DeepAudit(offsets=(*moving, *watching))
+        audit = DeepAudit(offsets=reader.offsets(_named({**GROUPS, **_WATCHING}, settings.wheel)))
         before = wiring.system_clock().now() - _SETTLED
         for batch in batches(reader.messages(topics), _BATCH):
             compare_events(batch, store, wheel=settings.wheel, audit=audit)
             if audit.messages.total() % _REPORTED_EVERY < _BATCH:
                 progress(f"{audit.messages.total()} records of topics")
-    is_drained = not any(offset.lag for offset in moving)
+    moving = _named(GROUPS, settings.wheel)
+    is_drained = not any(offset.lag for offset in audit.offsets if offset.group in moving)
     if is_drained and audit.pairs_since is not None:
         name_unsent(store.stored_pairs(since=audit.pairs_since, before=before), audit)
     return audit

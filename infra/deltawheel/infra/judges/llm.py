@@ -62,7 +62,7 @@ class LlmJudge:
         settings: The model and how it is asked.
         endpoint: Where it answers.
         telemetry: Counts calls and tokens.
-        random: Gives each request's fence its token.
+        random: Gives each trace's fence its token.
         verifier: Its verdict is kept beside the scores, and never changes them.
         watch: Is shown what goes back and forth.
     """
@@ -82,6 +82,7 @@ class LlmJudge:
         self._telemetry = telemetry
         self._random = random
         self._verifier = verifier
+        self._revision = revision_of(settings, weights=endpoint.revision)
         self._controls = ControlTokens(settings.control_tokens)
         self._asked = Asked(
             name=settings.name, model=endpoint.model, revision=endpoint.revision, key=JUDGE_KEY
@@ -100,7 +101,7 @@ class LlmJudge:
     @property
     def revision(self) -> str:
         """Names the weights, and all of how they are asked."""
-        return revision_of(self._settings, weights=self._endpoint.revision)
+        return self._revision
 
     async def assess(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> Assessment:
         """Score the trace on every dimension; an expected score of low coverage by votes.

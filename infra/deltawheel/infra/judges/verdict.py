@@ -5,24 +5,18 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import fmean, variance
-from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from deltawheel.contracts.errors import InvalidRecordError
 from deltawheel.contracts.judgement import Score
 from deltawheel.contracts.rubric import SCORES
+from deltawheel.infra.chat_replies import AnswerPart, Usage
 
 __all__ = ["JudgeAnswer", "JudgeChoice", "expected_scores", "vote_scores", "votes_of"]
 
-_MAX_COVERAGE: Final = 1.0
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class TokenProbability(_Part):
+class TokenProbability(AnswerPart):
     """A token that could have stood there, and the logarithm of its probability."""
 
     token: str
@@ -33,15 +27,15 @@ class _ChosenToken(TokenProbability):
     top_logprobs: Sequence[TokenProbability] = ()
 
 
-class _Probabilities(_Part):
+class _Probabilities(AnswerPart):
     content: Sequence[_ChosenToken] | None = None
 
 
-class _Written(_Part):
+class _Written(AnswerPart):
     content: str | None = None
 
 
-class JudgeChoice(_Part):
+class JudgeChoice(AnswerPart):
     """One answer of the judge."""
 
     message: _Written
@@ -49,17 +43,12 @@ class JudgeChoice(_Part):
     logprobs: _Probabilities | None = None
 
 
-class _Usage(_Part):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class JudgeAnswer(_Part):
+class JudgeAnswer(AnswerPart):
     """A chat completion as OpenAI-compatible servers give it, with as many choices as wanted."""
 
     model: str
     choices: Sequence[JudgeChoice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: Usage | None = None
 
 
 def votes_of(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str, int]:
@@ -154,6 +143,4 @@ def _score(token: "_ChosenToken", offset: int, written: int) -> Score:
     shares = {int(digit): mass / coverage for digit, mass in masses.items()}
     mean = sum(score * share for score, share in shares.items())
     spread = sum(share * (score - mean) ** 2 for score, share in shares.items())
-    return Score(
-        mean=min(5.0, max(1.0, mean)), variance=spread, coverage=min(_MAX_COVERAGE, coverage)
-    )
+    return Score(mean=min(5.0, max(1.0, mean)), variance=spread, coverage=min(1.0, coverage))

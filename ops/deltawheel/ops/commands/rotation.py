@@ -4,6 +4,7 @@ from collections import Counter
 
 import click
 
+from deltawheel.contracts.settings import RotationPolicy
 from deltawheel.ops.console import json_option, print_json, print_table, settings_of
 
 __all__ = ["command"]
@@ -17,7 +18,7 @@ def command() -> None:
 @command.command("preview")
 @click.option(
     "--policy",
-    type=click.Choice(["round-robin", "weighted", "delta-targeting"]),
+    type=click.Choice([policy.value for policy in RotationPolicy]),
     help="Instead of the settings' policy.",
 )
 @click.option(
