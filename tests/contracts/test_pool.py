@@ -64,6 +64,32 @@ def test_generator_declared_again_after_it_was_gone_comes_back() -> None:
     assert set(Pool.from_log(settle(log, [a_generator("strong")])).members) == {"strong"}
 
 
+def test_member_that_has_left_is_a_member_still_and_is_dealt_nothing_until_it_returns() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak")])
+    log.append(an_event(PoolEventKind.LEFT, "weak", "health 1"))
+    gone = Pool.from_log(log)
+    assert [it.name for it in gone.standing()] == ["strong"]
+    assert (set(gone.members), gone.absent) == ({"strong", "weak"}, {"weak": "test"})
+    log.append(an_event(PoolEventKind.RETURNED, "weak", "health 1"))
+    assert [it.name for it in Pool.from_log(log).standing()] == ["strong", "weak"]
+
+
+def test_absence_of_an_earlier_revision_says_nothing_of_the_new_one() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak", "1")])
+    log.append(an_event(PoolEventKind.LEFT, "weak", "health 1", revision="1"))
+    log = settle(log, [a_generator("strong"), a_generator("weak", "2")])
+    log.append(an_event(PoolEventKind.LEFT, "weak", "health 2", revision="1"))
+    assert Pool.from_log(log).absent == {}
+
+
+def test_retired_member_is_gone_and_an_added_one_is_left_alone_by_declarations() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak")])
+    log.append(an_event(PoolEventKind.ADDED, "guest", "api 1"))
+    log.append(an_event(PoolEventKind.RETIRED, "weak", "api 2"))
+    log = settle(log, [a_generator("strong"), a_generator("weak")])
+    assert set(Pool.from_log(log).members) == {"strong", "guest"}
+
+
 @given(st.lists(st.sets(st.sampled_from(["a", "b", "c"])), max_size=6))
 def test_pool_is_what_was_declared_last(declarations: list[set[str]]) -> None:
     log: list[PoolEvent] = []

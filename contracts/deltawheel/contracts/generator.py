@@ -9,7 +9,14 @@ from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.record import CanonicalDecimal, Name, Record, UtcTime
 
-__all__ = ["Generator", "GeneratorDelta", "PoolEvent", "PoolEventKind", "Sampling"]
+__all__ = [
+    "Generator",
+    "GeneratorDelta",
+    "GeneratorRole",
+    "PoolEvent",
+    "PoolEventKind",
+    "Sampling",
+]
 
 
 class Sampling(Record):
@@ -18,6 +25,14 @@ class Sampling(Record):
     temperature: CanonicalDecimal = Field(default=Decimal(1), ge=0, le=2)
     top_p: CanonicalDecimal = Field(default=Decimal(1), gt=0, le=1)
     max_tokens: int = Field(default=1024, ge=1)
+
+
+class GeneratorRole(StrEnum):
+    """On which side of a pair a generator is meant to stand; what the judge says of it decides."""
+
+    ANY = "any"
+    STRONGER = "stronger"
+    WEAKER = "weaker"
 
 
 class Generator(Record):
@@ -53,6 +68,26 @@ class Generator(Record):
         default=0, ge=0, description="How many turns of our own wheel stand behind it."
     )
     sampling: Sampling = Sampling()
+    family: str | None = Field(
+        default=None, description="Whose model it is by origin; families prefer themselves."
+    )
+    size_b: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Billions of parameters."
+    )
+    role: GeneratorRole = GeneratorRole.ANY
+    prompt_price: CanonicalDecimal = Field(default=Decimal(0), ge=0)
+    completion_price: CanonicalDecimal = Field(
+        default=Decimal(0), ge=0, description="Of a million tokens, in the operator's money."
+    )
+    domains: tuple[str, ...] | None = Field(
+        default=None, description="The only domains whose prompts it is dealt; unset means all."
+    )
+    max_in_flight: int | None = Field(
+        default=None, ge=1, description="Most requests at the same time of one process."
+    )
+    max_tokens_per_day: int | None = Field(
+        default=None, ge=1, description="Prompt and completion tokens of a UTC day."
+    )
 
     @property
     def server(self) -> str:
@@ -78,11 +113,20 @@ class GeneratorDelta(Record):
 
 
 class PoolEventKind(StrEnum):
-    """What can happen to a member of the pool."""
+    """What can happen to a member of the pool.
+
+    A drained member is dealt nothing more, and what was dealt to it goes on; a retired one is
+    unloaded too, once nothing of it is open. One that has left (its server is down, its tokens of
+    the day are spent, another model answers for it) is a member still, and returns by itself.
+    """
 
     DECLARED = "declared"
-    DRAINED = "drained"
+    ADDED = "added"
     PROMOTED = "promoted"
+    DRAINED = "drained"
+    RETIRED = "retired"
+    LEFT = "left"
+    RETURNED = "returned"
 
 
 class PoolEvent(Record):

@@ -1,6 +1,6 @@
 """The pool of generators: what its event log, read in order, leaves standing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,10 @@ from deltawheel.contracts.ids import content_id
 __all__ = ["Pool", "declaration_events", "generator_delta"]
 
 
+_ENDS = frozenset({PoolEventKind.DRAINED, PoolEventKind.RETIRED})
+_OF_ABSENCE = frozenset({PoolEventKind.LEFT, PoolEventKind.RETURNED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """The members at one point of the log.
@@ -21,6 +25,8 @@ class Pool:
 
     members: Mapping[str, Generator]
     promoted: frozenset[str]
+    absent: Mapping[str, str]
+    """Why a member has left, by its name, until it returns by itself."""
     revision: str
 
     @classmethod
@@ -28,25 +34,54 @@ class Pool:
         """Read the log: the last event about a name decides."""
         members: dict[str, Generator] = {}
         promoted: set[str] = set()
+        absent: dict[str, str] = {}
         for event in log:
             name = event.generator.name
+            if event.kind in _OF_ABSENCE:
+                _note_absence(event, members, absent)
+                continue
             promoted.discard(name)
-            if event.kind is PoolEventKind.DRAINED:
+            absent.pop(name, None)
+            if event.kind in _ENDS:
                 members.pop(name, None)
                 continue
             members[name] = event.generator
             if event.kind is PoolEventKind.PROMOTED:
                 promoted.add(name)
-        ladder = [
-            [it.name, it.revision, _decimal(it.capability), _decimal(it.capability_stderr)]
-            for it in members.values()
-        ]
-        revision = content_id("pool", 1, ladder)
-        return cls(members=members, promoted=frozenset(promoted), revision=revision)
+        return cls(
+            members=members,
+            promoted=frozenset(promoted),
+            absent=absent,
+            revision=_ladder_revision(members.values()),
+        )
 
     def ranked(self) -> list[Generator]:
         """Return the members, most capable first; equals by name."""
         return sorted(self.members.values(), key=lambda member: (-member.capability, member.name))
+
+    def standing(self) -> list[Generator]:
+        """Return the members that prompts may be dealt to now: those that have not left."""
+        return [member for member in self.ranked() if member.name not in self.absent]
+
+
+def _note_absence(
+    event: PoolEvent, members: Mapping[str, Generator], absent: dict[str, str]
+) -> None:
+    """Note that a member left or returned; said of another revision, it says nothing of it."""
+    name = event.generator.name
+    if name not in members or members[name].revision != event.generator.revision:
+        return
+    absent.pop(name, None)
+    if event.kind is PoolEventKind.LEFT:
+        absent[name] = event.reason
+
+
+def _ladder_revision(members: Iterable[Generator]) -> str:
+    ladder = [
+        [it.name, it.revision, _decimal(it.capability), _decimal(it.capability_stderr)]
+        for it in members
+    ]
+    return content_id("pool", 1, ladder)
 
 
 def _decimal(number: float) -> Decimal:

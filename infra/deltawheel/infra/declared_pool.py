@@ -126,6 +126,14 @@ def _declared(
         capability_stderr=declared.capability_stderr,
         weight=declared.weight,
         sampling=declared.sampling,
+        family=declared.family,
+        size_b=declared.size_b,
+        role=declared.role,
+        prompt_price=declared.prompt_price,
+        completion_price=declared.completion_price,
+        domains=declared.domains,
+        max_in_flight=declared.max_in_flight,
+        max_tokens_per_day=declared.max_tokens_per_day,
     )
 
 

@@ -26,6 +26,10 @@ class ModelSettings(Section):
         description="Exact revision of an endpoint's model, to be changed with its weights; own "
         "servers' models have the digest of theirs.",
     )
+    family: Name | None = Field(
+        default=None,
+        description="Whose model it is by origin, such as llama: families prefer themselves.",
+    )
     api_key_env: str | None = Field(
         default=None, description="Name of the environment variable with the endpoint's key."
     )

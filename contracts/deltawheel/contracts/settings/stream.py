@@ -1,12 +1,13 @@
 """Settings of the stream: who is asked, and which pairs are kept."""
 
 import math
+from decimal import Decimal
 from enum import StrEnum
 
 from pydantic import Field, field_validator
 
-from deltawheel.contracts.generator import Sampling
-from deltawheel.contracts.record import Name
+from deltawheel.contracts.generator import GeneratorRole, Sampling
+from deltawheel.contracts.record import CanonicalDecimal, Name
 from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.section import Section
 from deltawheel.contracts.settings.values import Adapter
@@ -42,6 +43,32 @@ class GeneratorSettings(ModelSettings):
         default=1.0, ge=0, allow_inf_nan=False, description="Share in weighted rotation."
     )
     sampling: Sampling = Field(default=Sampling(), description="How it is asked.")
+    size_b: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Billions of parameters, for people."
+    )
+    role: GeneratorRole = Field(
+        default=GeneratorRole.ANY,
+        description="Side of a pair that it is dealt for: any, stronger, weaker.",
+    )
+    prompt_price: CanonicalDecimal = Field(
+        default=Decimal(0), ge=0, description="Money for a million tokens that it reads."
+    )
+    completion_price: CanonicalDecimal = Field(
+        default=Decimal(0), ge=0, description="Money for a million tokens that it writes."
+    )
+    domains: tuple[Name, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Only prompts of these domains are dealt to it; unset means all.",
+    )
+    max_in_flight: int | None = Field(
+        default=None, ge=1, description="Most requests to it at the same time; unset: no limit."
+    )
+    max_tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens, read and written, of a UTC day; then it pauses until the next.",
+    )
 
 
 _SANDBOX_SAMPLING = Sampling(max_tokens=64)

@@ -27,10 +27,11 @@ def generator_pairs(
 ) -> list[GeneratorPair]:
     """Return the pairs to deal over, each with its more capable member first.
 
-    Unset, these are every two of the pool. Where pairs are configured, those whose members both
-    stand, and every promoted member with each other member, for nobody could name it beforehand.
+    Unset, these are every two of those that have not left the pool. Where pairs are configured,
+    those whose members both stand, and every promoted member with each other member, for nobody
+    could name it beforehand.
     """
-    ranked = pool.ranked()
+    ranked = pool.standing()
     named = None if configured is None else {frozenset(pair) for pair in configured}
     return [
         (stronger, weaker)
