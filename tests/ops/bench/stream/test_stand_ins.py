@@ -1,50 +1,20 @@
 """The models and judges of the bench: every prompt makes one pair, however they are asked."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from deltawheel.contracts.errors import RetryLaterError
-from deltawheel.contracts.generator import Generator
-from deltawheel.contracts.ports import Completion
 from deltawheel.contracts.prompt import Message
-from deltawheel.contracts.rubric import Rubric
-from deltawheel.contracts.trace import FinishReason
-from deltawheel.ops.bench.stream.http_judge import HttpJudge, judge_answer
+from deltawheel.contracts.settings import Settings
+from deltawheel.infra import wiring
+from deltawheel.infra.clock import SystemRandom
+from deltawheel.infra.stub_model_server import StubModelServer
+from deltawheel.ops.bench.stream.graded import JUDGE_MODEL, graded_answers
 from deltawheel.ops.bench.stream.instant import LARGE, SMALL, TEXTS, InstantJudge, InstantModels
-from deltawheel.ops.bench.stream.world import prompt_bodies
+from deltawheel.ops.bench.stream.world import World, prompt_bodies
 from tests.records import a_generator, a_prompt, a_trace
 
-RUBRIC = Rubric()
-
-
-class Answering:
-    """Answers whatever it is told to, and keeps what it was asked."""
-
-    def __init__(self, answer: str | None = None) -> None:
-        self.answer = answer
-        self.asked: list[Sequence[Message]] = []
-
-    async def complete(
-        self, generator: Generator, messages: Sequence[Message], *, seed: int
-    ) -> Completion:
-        self.asked.append(messages)
-        question = messages[-1].content
-        answer = judge_answer(question, RUBRIC) if self.answer is None else self.answer
-        return Completion(
-            reasoning="",
-            answer=answer,
-            served_model=generator.model,
-            prompt_tokens=1,
-            completion_tokens=1,
-            finish_reason=FinishReason.STOP,
-        )
-
-    async def load(self, generator: Generator) -> None:
-        raise AssertionError("no adapter here")
-
-    async def aclose(self) -> None:
-        """Hold nothing."""
+RUBRIC = World(home=Path("nowhere"), over_http=True).settings().make_rubric()
 
 
 def test_no_two_prompts_are_alike() -> None:
@@ -71,21 +41,31 @@ async def test_judge_never_ties_on_any_dimension() -> None:
     assert all(scores[0][name].mean > scores[1][name].mean for name in RUBRIC.dimensions)
 
 
-async def test_judge_over_http_finds_what_the_one_in_process_finds() -> None:
+async def test_judge_over_http_is_the_products_own_and_prefers_whom_the_one_in_process_prefers(
+    tmp_path: Path,
+) -> None:
+    """One call a trace, and probabilities that are enough, so that none is asked for as votes."""
+    stub = StubModelServer({JUDGE_MODEL: graded_answers()})
     prompt = a_prompt()
-    for name in (LARGE, SMALL):
-        written = {"generator": name, "answer": TEXTS[name]}
-        trace = a_trace(slot=0).model_copy(update=written)
-        models = Answering()
-        asked = await HttpJudge(models, endpoint="http://stub/v1").assess(prompt, trace, RUBRIC)
-        assert asked == await InstantJudge().assess(prompt, trace, RUBRIC)
-        assert len(models.asked) == 1  # one call a trace, for all dimensions
-        assert all(dimension in models.asked[0][0].content for dimension in RUBRIC.dimensions)
+    settings = World(home=tmp_path, over_http=True).settings()
+    async with stub.running() as url:
+        judge = wiring.open_judge(
+            with_judge_at(settings, url), wiring.open_telemetry(settings), SystemRandom()
+        )
+        found = [
+            await judge.assess(prompt, a_trace().model_copy(update={"answer": text}), RUBRIC)
+            for text in (TEXTS[LARGE], TEXTS[SMALL])
+        ]
+        await judge.aclose()  # type: ignore[attr-defined]
+    assert len(stub.asked("/chat/completions")) == 2
+    for name in RUBRIC.dimensions:
+        better, worse = (it.scores[name] for it in found)
+        assert better.mean > worse.mean + 1
+        assert (better.coverage, worse.coverage) == (pytest.approx(1), pytest.approx(1))
 
 
-@pytest.mark.parametrize("answer", ["no JSON", "[1, 2]", '{"factuality": 9}', "7"])
-async def test_answer_without_scores_is_asked_again(answer: str) -> None:
-    prompt = a_prompt()
-    judge = HttpJudge(Answering(answer), endpoint="http://stub/v1")
-    with pytest.raises(RetryLaterError, match="holds no scores"):
-        await judge.assess(prompt, a_trace(slot=0), RUBRIC)
+def with_judge_at(settings: Settings, url: str) -> Settings:
+    assert settings.judge.model is not None
+    model = settings.judge.model.model_copy(update={"endpoint": url})
+    judge = settings.judge.model_copy(update={"model": model})
+    return settings.model_copy(update={"judge": judge})

@@ -10,6 +10,7 @@ from deltawheel.contracts.settings import BrokerKind, Settings
 from deltawheel.infra.listening import answers_200, find_free_port
 from deltawheel.infra.processes import Command
 from deltawheel.infra.settings_file import load_settings, save_settings
+from deltawheel.ops.bench.stream.graded import JUDGE_MODEL
 from deltawheel.ops.bench.stream.instant import LARGE, SMALL
 from deltawheel.ops.supervisor.plan import (
     ProcessKind,
@@ -84,8 +85,12 @@ class World:
             generators=generators,
             training={"is_enabled": False},
             generation={"concurrency": concurrency},
-            judge={"concurrency": concurrency},
+            judge={"concurrency": concurrency, **(self._judge(endpoint) if self.over_http else {})},
         )
+
+    def _judge(self, endpoint: str) -> dict[str, Any]:
+        asked = {"name": JUDGE_MODEL, "endpoint": endpoint, "model": JUDGE_MODEL, "revision": "1"}
+        return {"kind": "llm", "model": asked}
 
     def _broker(self) -> dict[str, Any]:
         limit = {"max_memory_mb": self.broker_memory_mb} if self.broker_memory_mb else {}
@@ -106,10 +111,10 @@ class World:
         return choose
 
     def _play(self, plan: ProcessPlan, service: str, settings_file: Path) -> ProcessPlan:
-        """Let the bench's own process take a part that asks models; others stay as they are."""
-        if service not in {"generation", "judging"}:
+        """Let the bench's own process take a part whose models answer inside it."""
+        if self.over_http or service not in {"generation", "judging"}:
             return plan
-        module = f"{_PROCESSES}.{'http_' if self.over_http else ''}{service}"
+        module = f"{_PROCESSES}.{service}"
         return replace(plan, make_command=_command(module, "--settings", settings_file))
 
     def _further_members(self, settings: Settings, number: int) -> Iterator[ProcessPlan]:

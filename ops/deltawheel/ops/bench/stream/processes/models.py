@@ -5,9 +5,8 @@ import asyncio
 import signal
 from typing import Final
 
-from deltawheel.contracts.rubric import Rubric
 from deltawheel.infra.stub_model_server import StubModelServer
-from deltawheel.ops.bench.stream.http_judge import JUDGE_MODEL, judge_answer
+from deltawheel.ops.bench.stream.graded import JUDGE_MODEL, graded_answers
 from deltawheel.ops.bench.stream.instant import TEXTS
 
 __all__: list[str] = []
@@ -17,9 +16,8 @@ _FORGET_EVERY_S: Final = 1.0
 
 async def serve(port: int) -> None:
     """Answer for both generators and the judge until SIGTERM."""
-    rubric = Rubric()
     answers = {name: lambda asked, text=text: text for name, text in TEXTS.items()}
-    server = StubModelServer({**answers, JUDGE_MODEL: lambda asked: judge_answer(asked, rubric)})
+    server = StubModelServer({**answers, JUDGE_MODEL: graded_answers()})
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with server.running(port=port):
