@@ -15,6 +15,7 @@ __all__ = [
     "CycleError",
     "DeltawheelError",
     "ExitCode",
+    "ForeignModelError",
     "InvalidRecordError",
     "RetryLaterError",
 ]
@@ -63,6 +64,14 @@ class RetryLaterError(DeltawheelError):
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.dependency = dependency
+
+
+class ForeignModelError(RetryLaterError):
+    """Another model than the one that was asked has answered under its name.
+
+    The server is well, so this says nothing of its breaker; the member it was said of leaves the
+    pool until the right model answers again.
+    """
 
 
 class ConfigError(DeltawheelError):
