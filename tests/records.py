@@ -7,6 +7,7 @@ of a trace is one of it, `a_pair()` is made of all of these. The same arguments,
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from deltawheel.contracts.assignment import Assignment, Slot
 from deltawheel.contracts.cycle import Cycle, Trigger
@@ -50,6 +51,7 @@ def a_generator(
     capability: float | None = None,
     adapter_path: str | None = None,
     lineage_depth: int = 0,
+    **given: Any,
 ) -> Generator:
     """`strong` stands at 1 on the ladder and `weak` at 0, unless told otherwise."""
     rung = {"strong": 1.0, "weak": 0.0}.get(name, 0.5) if capability is None else capability
@@ -62,6 +64,7 @@ def a_generator(
         capability=rung,
         lineage_depth=lineage_depth,
         sampling=Sampling(temperature=Decimal("0.7"), max_tokens=256),
+        **given,
     )
 
 

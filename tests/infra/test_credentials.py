@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deltawheel.contracts.errors import ConfigError
+from deltawheel.contracts.errors import ConfigError, RetryLaterError
 from deltawheel.contracts.settings import BrokerSettings, GatewaySettings, Settings
 from deltawheel.infra.credentials import (
     BROKER_PASSWORD_VARIABLE,
@@ -12,7 +12,9 @@ from deltawheel.infra.credentials import (
     broker_password,
     endpoint_keys,
     gateway_token,
+    member_key,
 )
+from tests.records import a_generator
 
 HERE = {"endpoint": "http://host/v1", "model": "m"}
 
@@ -93,3 +95,23 @@ def test_broker_that_asks_for_a_password_needs_one(
         broker_password(broker)
     monkeypatch.setenv(BROKER_PASSWORD_VARIABLE, " kept as it is ")
     assert broker_password(broker) == " kept as it is "
+
+
+def test_added_member_has_the_key_of_the_variable_that_it_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KEY_OF_TEST", " sesame\n")
+    assert member_key(a_generator(api_key_env="KEY_OF_TEST")) == "sesame"
+    assert member_key(a_generator()) is None
+
+
+@pytest.mark.parametrize("value", [None, " ", "two\nlines", "schlüssel"])
+def test_key_that_cannot_be_sent_is_waited_for(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KEY_OF_TEST", raising=False)
+    if value is not None:
+        monkeypatch.setenv("KEY_OF_TEST", value)
+    with pytest.raises(RetryLaterError, match="variable KEY_OF_TEST holds no key") as caught:
+        member_key(a_generator(api_key_env="KEY_OF_TEST"))
+    assert "lines" not in str(caught.value)

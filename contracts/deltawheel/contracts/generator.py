@@ -64,6 +64,10 @@ class Generator(Record):
     weight: float = Field(
         default=1.0, ge=0, allow_inf_nan=False, description="Share in weighted rotation."
     )
+    api_key_env: str | None = Field(
+        default=None,
+        description="The variable with its endpoint's key, where the settings do not name it.",
+    )
     lineage_depth: int = Field(
         default=0, ge=0, description="How many turns of our own wheel stand behind it."
     )

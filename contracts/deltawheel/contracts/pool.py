@@ -9,7 +9,7 @@ from math import hypot
 from deltawheel.contracts.generator import Generator, GeneratorDelta, PoolEvent, PoolEventKind
 from deltawheel.contracts.ids import content_id
 
-__all__ = ["Pool", "declaration_events", "generator_delta"]
+__all__ = ["Pool", "declaration_events", "generator_delta", "last_declaration"]
 
 
 _ENDS = frozenset({PoolEventKind.DRAINED, PoolEventKind.RETIRED})
@@ -24,7 +24,8 @@ class Pool:
     """
 
     members: Mapping[str, Generator]
-    promoted: frozenset[str]
+    came_by: Mapping[str, PoolEventKind]
+    """How each member came in: declared, added or promoted."""
     absent: Mapping[str, str]
     """Why a member has left, by its name, until it returns by itself."""
     revision: str
@@ -33,26 +34,31 @@ class Pool:
     def from_log(cls, log: Sequence[PoolEvent]) -> "Pool":
         """Read the log: the last event about a name decides."""
         members: dict[str, Generator] = {}
-        promoted: set[str] = set()
+        came_by: dict[str, PoolEventKind] = {}
         absent: dict[str, str] = {}
         for event in log:
             name = event.generator.name
             if event.kind in _OF_ABSENCE:
                 _note_absence(event, members, absent)
                 continue
-            promoted.discard(name)
             absent.pop(name, None)
             if event.kind in _ENDS:
                 members.pop(name, None)
+                came_by.pop(name, None)
                 continue
-            members[name] = event.generator
-            if event.kind is PoolEventKind.PROMOTED:
-                promoted.add(name)
+            members[name], came_by[name] = event.generator, event.kind
         return cls(
             members=members,
-            promoted=frozenset(promoted),
+            came_by=came_by,
             absent=absent,
             revision=_ladder_revision(members.values()),
+        )
+
+    @property
+    def promoted(self) -> frozenset[str]:
+        """The names of our own wheel's models."""
+        return frozenset(
+            name for name, kind in self.came_by.items() if kind is PoolEventKind.PROMOTED
         )
 
     def ranked(self) -> list[Generator]:
@@ -100,6 +106,17 @@ def generator_delta(stronger: Generator, weaker: Generator, *, pool: Pool) -> Ge
     )
 
 
+def last_declaration(log: Iterable[PoolEvent]) -> dict[str, Generator]:
+    """Return what the settings declared the last time, by name, whatever was done since."""
+    last: dict[str, Generator] = {}
+    for event in log:
+        if event.kind is PoolEventKind.DECLARED:
+            last[event.generator.name] = event.generator
+        elif event.kind is PoolEventKind.DRAINED and event.cause.startswith("settings"):
+            last.pop(event.generator.name, None)
+    return last
+
+
 def declaration_events(
     log: Sequence[PoolEvent], declared: Sequence[Generator], *, at: datetime
 ) -> list[PoolEvent]:
@@ -109,12 +126,7 @@ def declaration_events(
     added, one that was declared before and now is gone is drained. Promoted members are untouched,
     and an operator's drain stands as long as the declaration does not change.
     """
-    last: dict[str, Generator] = {}
-    for event in log:
-        if event.kind is PoolEventKind.DECLARED:
-            last[event.generator.name] = event.generator
-        elif event.kind is PoolEventKind.DRAINED and event.cause.startswith("settings"):
-            last.pop(event.generator.name, None)
+    last = last_declaration(log)
     cause = f"settings {len(log)}"
     names = {generator.name for generator in declared}
     added = [

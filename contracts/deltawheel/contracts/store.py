@@ -37,6 +37,7 @@ __all__ = [
     "GroupEnd",
     "Leases",
     "Ledger",
+    "MemberTokens",
     "PairShelf",
     "PoolLog",
     "Progress",
@@ -138,6 +139,21 @@ class Progress:
 
     def _share(self, number: int) -> float:
         return number / self.closed if self.closed else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberTokens:
+    """What the stored traces of one member of the pool have taken, over all its revisions."""
+
+    generator: str
+    num_traces: int
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """What it has read and written."""
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +269,10 @@ class Ledger(Protocol):
 
     def progress(self) -> Progress:
         """Return the counts."""
+        ...
+
+    def member_tokens(self, *, since: datetime | None = None) -> list[MemberTokens]:
+        """Return what each generator's traces have taken, or those written from a time on."""
         ...
 
     def evidence(self) -> Iterator[Evidence]:

@@ -3,7 +3,7 @@
 What an answer means is read in `chat_replies`; here are the requests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
@@ -29,6 +29,7 @@ class OpenAIChatModel:
     Args:
         servers: Base URL by name of the servers that `up` starts (`server:<name>`).
         api_keys: Key by generator's name and base URL, where one is asked for; never logged.
+        member_key: Finds the key of a generator that the settings do not name.
         request_timeout_s: Longest wait for one answer.
         telemetry: Counts requests and loads.
     """
@@ -40,6 +41,7 @@ class OpenAIChatModel:
         api_keys: Mapping[tuple[str, str], str],
         request_timeout_s: float,
         telemetry: Telemetry,
+        member_key: Callable[[Generator], str | None] = lambda generator: None,
     ) -> None:
         self._servers = {name: trimmed(url) for name, url in servers.items()}
         self._headers = {
@@ -47,6 +49,7 @@ class OpenAIChatModel:
             for (name, url), key in api_keys.items()
             if key.strip()
         }
+        self._member_key = member_key
         self._client = ModelClient(
             timeout_s=request_timeout_s, timeout_key="generation.request_timeout_s"
         )
@@ -145,8 +148,14 @@ class OpenAIChatModel:
             route,
             body,
             asked=Asked.generator(generator),
-            headers=self._headers.get((generator.name, base)),
+            headers=self._headers_for(generator, base),
         )
+
+    def _headers_for(self, generator: Generator, base: str) -> Mapping[str, str] | None:
+        known = self._headers.get((generator.name, base))
+        if known is None and (key := self._member_key(generator)) is not None:
+            return key_headers(key, owner=generator.name)
+        return known
 
     def _base_url(self, generator: Generator) -> str:
         if not generator.endpoint.startswith(_SERVER_PREFIX):

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from deltawheel.contracts.addresses import is_loopback
-from deltawheel.contracts.errors import ConfigError
+from deltawheel.contracts.errors import ConfigError, RetryLaterError
+from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.settings import (
     JUDGE_KEY,
     BrokerSettings,
@@ -25,6 +26,7 @@ __all__ = [
     "endpoint_keys",
     "gateway_token",
     "judge_key",
+    "member_key",
 ]
 
 TOKEN_VARIABLE: Final = "DELTAWHEEL_GATEWAY_TOKEN"
@@ -107,6 +109,23 @@ def endpoint_keys(settings: Settings) -> Mapping[tuple[str, str], str]:
     if faults:
         raise ConfigError("\n".join(faults))
     return keys
+
+
+def member_key(generator: Generator) -> str | None:
+    """Return the key of a member that was added while the wheel ran, if it names a variable.
+
+    Raises:
+        RetryLaterError: in this process it holds none that can be sent, which costs no prompt.
+    """
+    if generator.api_key_env is None:
+        return None
+    key = os.environ.get(generator.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise RetryLaterError(
+            f"{generator.name}: the environment variable {generator.api_key_env} holds no key that "
+            "can be sent; set it to one line of printable ASCII and start the wheel again"
+        )
+    return key
 
 
 def judge_key(settings: Settings) -> str | None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ids import digest_of
@@ -17,9 +19,18 @@ from deltawheel.contracts.settings import (
 )
 from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
+from deltawheel.infra.settings_faults import section_faults
 from deltawheel.infra.vllm_server import base_folder
 
-__all__ = ["adapter_folder", "declared_generators", "served_model", "unpinned_models"]
+__all__ = [
+    "adapter_folder",
+    "added_generator",
+    "declared_generators",
+    "is_unpinned",
+    "read_member",
+    "served_model",
+    "unpinned_models",
+]
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -37,6 +48,41 @@ def declared_generators(settings: Settings) -> list[Generator]:
     """
     digest_of_base = cache(_weights_digest)
     return [_declared(one, settings, digest_of_base) for one in settings.generators]
+
+
+def read_member(content: Mapping[str, object]) -> GeneratorSettings:
+    """Read a member that is to be added, as `generators:` of the settings holds one.
+
+    Raises:
+        ConfigError: names every wrong key, one to a line, with what would be valid.
+    """
+    try:
+        return GeneratorSettings.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("\n".join(section_faults(error, GeneratorSettings))) from None
+
+
+def added_generator(member: GeneratorSettings, settings: Settings) -> Generator:
+    """Return a member that joins while the wheel runs, at its exact revision, worked out as above.
+
+    It carries the name of the variable with its key, for the settings do not know it.
+
+    Raises:
+        ConfigError: its server is none of the settings', or as above.
+    """
+    servers = [server.name for server in settings.servers]
+    if member.server not in {None, *servers}:
+        raise ConfigError(
+            f"generators.{member.name}.server: unknown server {member.server!r}; servers are "
+            f"{servers}"
+        )
+    declared = _declared(member, settings, _weights_digest)
+    return declared.model_copy(update={"api_key_env": member.api_key_env})
+
+
+def is_unpinned(generator: Generator) -> bool:
+    """Whether its weights could change without anybody noticing."""
+    return generator.revision == _unpinned(generator.model)
 
 
 def unpinned_models(settings: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.settings import Settings
 
-__all__ = ["faults_of"]
+__all__ = ["faults_of", "section_faults"]
 
 _STAND_IN: Final = "x-stand-in-x"
 _TWO: Final = (_STAND_IN, f"{_STAND_IN}-2")
@@ -69,6 +69,12 @@ def faults_of(content: Mapping[str, Any], error: ValidationError) -> list[str]:
     return [without_password(sentence) for sentence in dict.fromkeys(sentences)]
 
 
+def section_faults(error: ValidationError, section: type[BaseModel]) -> list[str]:
+    """Return one sentence for each fault of a section that is read by itself; no passwords."""
+    sentences = (line for fault in error.errors() for line in _sentences(fault, section))
+    return [without_password(line) for line in dict.fromkeys(sentences)]
+
+
 def _found_in(content: Mapping[str, Any]) -> list[ErrorDetails]:
     try:
         Settings(**content)
@@ -108,11 +114,11 @@ def _key(fault: ErrorDetails) -> str:
     return ".".join(part for part in fault["loc"] if isinstance(part, str))
 
 
-def _sentences(fault: ErrorDetails) -> list[str]:
+def _sentences(fault: ErrorDetails, root: type[BaseModel] = Settings) -> list[str]:
     location = fault["loc"]
     where = ".".join(map(str, location))
     if fault["type"] == "extra_forbidden":
-        valid = _keys_at(location[:-1])
+        valid = _keys_at(location[:-1], root)
         near = difflib.get_close_matches(str(location[-1]), valid, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return [f"{where}: unknown key{hint} (valid keys: {', '.join(valid)})"]
@@ -127,8 +133,8 @@ def _sentences(fault: ErrorDetails) -> list[str]:
     return [f"{where}: {'; '.join(lines)}{shown}"]
 
 
-def _keys_at(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = Settings
+def _keys_at(location: Sequence[int | str], root: type[BaseModel]) -> list[str]:
+    model = root
     for part in location:
         if isinstance(part, int):
             continue

@@ -391,11 +391,12 @@ def open_pair_checks(settings: Settings) -> "PairChecks":
 def open_models(settings: Settings, telemetry: "Telemetry") -> "ChatModel":
     """Build the client of all model servers."""
     from deltawheel.infra.chat_model import OpenAIChatModel
-    from deltawheel.infra.credentials import endpoint_keys
+    from deltawheel.infra.credentials import endpoint_keys, member_key
 
     return OpenAIChatModel(
         servers={server.name: server.url for server in settings.servers},
         api_keys=endpoint_keys(settings),
+        member_key=member_key,
         request_timeout_s=settings.generation.request_timeout_s,
         telemetry=telemetry,
     )

@@ -20,7 +20,7 @@ _COMMANDS = {
     "ingest": ("ingest", "Submit prompts from a JSONL file through the gateway."),
     "cycle": ("cycle", "Run, list and show training cycles."),
     "versions": ("versions", "List the registered models and who is champion."),
-    "generators": ("generators", "List the members of the pool."),
+    "generators": ("generators", "List, show, add, drain and retire members of the pool."),
     "rotation": ("rotation", "Show which generators prompts would be dealt to."),
     "judge": ("judge", "Try the judge on stored traces, or on those of a file."),
     "pairs": ("pairs", "List and show stored preference pairs."),

@@ -14,6 +14,7 @@ from tests.records import (
     a_quarantined_end,
     a_quarantined_pair,
     a_slot_failure,
+    a_trace,
     an_assignment,
     seconds,
 )
@@ -133,3 +134,20 @@ def test_shares_are_of_closed_prompts_and_nothing_while_none_is(store: Store) ->
     progress = store.progress()
     assert (progress.share(Outcome.PAIRED), progress.share(Outcome.QUARANTINED)) == (0.75, 0.25)
     assert progress.share(Outcome.DEAD_LETTERED) == 0
+
+
+def test_tokens_are_counted_by_generator_and_from_a_time_on(store: Store) -> None:
+    early, late = add_asked(store), add_asked(store, a_prompt("2+2="))
+    store.add_traces(
+        [
+            a_trace(an_assignment(early), 0, completion_tokens=10, generated_at=seconds(2)),
+            a_trace(an_assignment(early), 1, completion_tokens=7, generated_at=seconds(2)),
+            a_trace(an_assignment(late), 0, completion_tokens=5, generated_at=seconds(9)),
+        ]
+    )
+    strong, weak = store.member_tokens()
+    assert (strong.generator, strong.num_traces, strong.completion_tokens) == ("strong", 2, 15)
+    assert (weak.generator, weak.prompt_tokens, weak.tokens) == ("weak", 4, 11)
+    [since] = store.member_tokens(since=seconds(9))
+    assert (since.generator, since.tokens) == ("strong", 9)
+    assert store.member_tokens(since=seconds(10)) == []

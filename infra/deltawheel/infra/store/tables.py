@@ -92,7 +92,14 @@ class TraceRow(Row, table=True):
     __tablename__ = "traces"
     __table_args__ = (
         Index(None, "prompt_id", "round", "slot"),
-        Index(None, "wheel", "generated_at", "completion_tokens"),
+        Index(
+            "ix_traces_spending",
+            "wheel",
+            "generated_at",
+            "generator",
+            "prompt_tokens",
+            "completion_tokens",
+        ),
     )
 
     trace_id: str = Field(primary_key=True)

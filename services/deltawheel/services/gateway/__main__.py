@@ -21,6 +21,7 @@ def serve(parts: Parts) -> int:
         store=parts.store,
         producer=wiring.open_producer(parts.settings, timeout_s=_PUBLISH_TIMEOUT_S),
         clock=parts.clock,
+        random=parts.random,
         failpoints=parts.failpoints,
     )
     app = make_app(gateway, token=gateway_token(settings))

@@ -9,19 +9,18 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Query
 from pydantic import BaseModel
 
-from deltawheel.contracts.clock import Clock
+from deltawheel.contracts.clock import Clock, Random
 from deltawheel.contracts.cycle import Cycle
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.events import encode, most_wire_bytes
 from deltawheel.contracts.failpoints import Failpoint
-from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.pair import PreferencePair
-from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.ports import Failpoints, Producer
 from deltawheel.contracts.prompt import Prompt, PromptSubmission
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
 from deltawheel.services.gateway.door import Doorkeeper
+from deltawheel.services.gateway.members import Members, add_generators
 from deltawheel.services.gateway.problems import BatchRefusedError, install
 from deltawheel.services.runtime.offload import offload
 
@@ -64,6 +63,7 @@ class Gateway:
     store: Store
     producer: Producer
     clock: Clock
+    random: Random
     failpoints: Failpoints
 
     @property
@@ -150,6 +150,15 @@ def make_app(gateway: Gateway, *, token: str | None) -> FastAPI:
     _add_health(app, gateway)
     _add_prompts(app, gateway)
     _add_reading(app, gateway)
+    add_generators(
+        app,
+        Members(
+            settings=gateway.settings,
+            store=gateway.store,
+            clock=gateway.clock,
+            random=gateway.random,
+        ),
+    )
     return app
 
 
@@ -201,8 +210,3 @@ def _add_reading(app: FastAPI, gateway: Gateway) -> None:
     def cycles(limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> list[Cycle]:
         """Return training cycles, newest first."""
         return store.cycles(limit)
-
-    @app.get("/v1/generators")
-    def generators() -> list[Generator]:
-        """Return the pool's members, most capable first."""
-        return Pool.from_log(store.pool_log()).ranked()

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.membership import ChangeRefusedError, NoMemberError
 
 __all__ = ["BatchRefusedError", "install", "problem"]
 
@@ -59,6 +60,14 @@ def install(app: FastAPI) -> None:
     def _refused(_: Request, error: BatchRefusedError) -> JSONResponse:
         faults = [{"index": index, "detail": text} for index, text in error.refused.items()]
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors=faults)
+
+    @app.exception_handler(NoMemberError)
+    def _unknown(_: Request, error: NoMemberError) -> JSONResponse:
+        return problem(HTTPStatus.NOT_FOUND, str(error))
+
+    @app.exception_handler(ChangeRefusedError)
+    def _unfitting(_: Request, error: ChangeRefusedError) -> JSONResponse:
+        return problem(HTTPStatus.CONFLICT, str(error))
 
     @app.exception_handler(InvalidRecordError)
     def _invalid(_: Request, error: InvalidRecordError) -> JSONResponse:

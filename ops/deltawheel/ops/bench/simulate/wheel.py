@@ -173,6 +173,7 @@ class SimulatedWheel:
             store=self.store_of(process),
             producer=self.producer_of(process),
             clock=process.clock,
+            random=self.random,
             failpoints=FailpointsDoor(process),
         )
         process.at_death.append(partial(self._leave_seat, life))
