@@ -93,6 +93,15 @@ class Reply:
         return [str(it.get("content")) for it in messages if isinstance(it, dict)]
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens read and written, as the server counts them; 0 where it does not say."""
+        content = self._json()
+        usage = content.get("usage") if isinstance(content, dict) else None
+        counts = usage if isinstance(usage, dict) else {}
+        numbers = (counts.get(key) for key in ("prompt_tokens", "completion_tokens"))
+        return sum(number for number in numbers if isinstance(number, int))
+
+    @property
     def _error_code(self) -> str:
         content = self._json()
         error = content.get("error") if isinstance(content, dict) else None

@@ -22,6 +22,7 @@ from deltawheel.contracts.settings import (
 )
 
 if TYPE_CHECKING:
+    from deltawheel.contracts.anchors import AnchorCase
     from deltawheel.contracts.clock import Clock, Random
     from deltawheel.contracts.ports import (
         ChatModel,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from deltawheel.infra.store.engine import Database
 
 __all__ = [
+    "anchor_cases",
     "bootstrap_address",
     "broker_command",
     "broker_is_ready",
@@ -346,6 +348,17 @@ async def judge_on_trial(settings: Settings, watch: "Watch") -> AsyncIterator["J
         if settings.judge.kind is JudgeKind.LLM:
             stack.push_async_callback(judge.aclose)  # type: ignore[attr-defined]
         yield judge
+
+
+def anchor_cases(settings: Settings) -> "Sequence[AnchorCase]":
+    """Return the cases by which the judge itself is judged.
+
+    Raises:
+        ConfigError: their file cannot be used.
+    """
+    from deltawheel.infra import anchor_file
+
+    return anchor_file.anchor_cases(settings)
 
 
 def judge_revision(settings: Settings) -> str:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from deltawheel.contracts.errors import DeltawheelError
-from deltawheel.contracts.generator import Sampling
-from deltawheel.contracts.ids import digest_of
 from deltawheel.contracts.ports import Assessment, Judge
 from deltawheel.contracts.prompt import Prompt, PromptSubmission
 from deltawheel.contracts.record import MAX_COUNT
+from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.settings import Settings
-from deltawheel.contracts.trace import FinishReason, Trace
+from deltawheel.contracts.trace import Trace
 from deltawheel.infra import wiring
 from deltawheel.infra.chat_replies import Reply
+from deltawheel.infra.judges.hand_written import hand_written
 
 __all__ = ["Subject", "Trial", "read_subjects", "run_trials", "subject_of"]
 
@@ -44,10 +44,13 @@ class Trial:
     assessment: Assessment | None = None
     fault: str | None = None
     seconds: float = 0.0
+    tokens: int = 0
 
-    def note(self, request: Mapping[str, Any], status: int, answers: Sequence[str]) -> None:
+    def note(self, request: Mapping[str, Any], reply: Reply) -> None:
         """Keep one request and what was answered."""
-        self.exchanges.append({"request": request, "status": status, "answers": answers})
+        told = {"request": request, "status": reply.status, "answers": reply.answers}
+        self.exchanges.append(told)
+        self.tokens += reply.num_tokens
 
     def told(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -113,26 +116,7 @@ def _subject(body: object, number: int, settings: Settings, at: datetime) -> Sub
 
 def subject_of(name: str, prompt: Prompt, *, answer: str, reasoning: str = "") -> Subject:
     """Return a text as the trace that a generator could have written."""
-    trace = Trace(
-        trace_id=f"trial-{name}",
-        prompt_id=prompt.prompt_id,
-        round=prompt.round,
-        slot=0,
-        generator="trial",
-        generator_revision="trial",
-        served_model="trial",
-        sampling=Sampling(),
-        seed=0,
-        reasoning=reasoning,
-        answer=answer,
-        text_digest=digest_of(reasoning + answer),
-        prompt_tokens=0,
-        completion_tokens=0,
-        finish_reason=FinishReason.STOP,
-        lineage_depth=0,
-        accepted_at=prompt.accepted_at,
-        generated_at=prompt.accepted_at,
-    )
+    trace = hand_written(name, prompt, answer=answer, reasoning=reasoning)
     return Subject(name=name, prompt=prompt, trace=trace)
 
 
@@ -153,17 +137,24 @@ def _texts(body: object) -> tuple[str, str]:
 
 
 async def run_trials(
-    subjects: Sequence[Subject], settings: Settings, *, say: Callable[[str], None]
+    subjects: Sequence[Subject],
+    settings: Settings,
+    *,
+    say: Callable[[str], None],
+    rubric: Rubric | None = None,
 ) -> list[Trial]:
-    """Judge them, as many at a time as the service would, in their order; say how far it is."""
+    """Judge them, as many at a time as the service would, in their order; say how far it is.
+
+    `rubric` stands in for that of the settings.
+    """
     clock = wiring.system_clock()
-    rubric = settings.make_rubric()
+    rubric = rubric or settings.make_rubric()
     room = asyncio.Semaphore(settings.judge.concurrency)
     said_at_s, num_done = clock.monotonic(), 0
     under_way: ContextVar[Trial] = ContextVar("under_way")
 
     def watch(body: Mapping[str, Any], reply: Reply) -> None:
-        under_way.get().note(body, reply.status, reply.answers)
+        under_way.get().note(body, reply)
 
     async def judged(subject: Subject, judge: Judge) -> Trial:
         nonlocal said_at_s, num_done

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from deltawheel.contracts.record import Name
 from deltawheel.contracts.rubric import PAPER_DIMENSIONS, PAPER_ORDER_BY, SCORES, Rubric
+from deltawheel.contracts.settings.anchors import AnchorSettings
 from deltawheel.contracts.settings.broker import (
     BrokerKind,
     BrokerProtocol,
@@ -67,6 +68,7 @@ __all__ = [
     "JUDGE_KEY",
     "SANDBOX",
     "SCORED_BY",
+    "AnchorSettings",
     "BrokerKind",
     "BrokerProtocol",
     "BrokerSecurity",
@@ -250,6 +252,9 @@ class Settings(BaseSettings):
     generation: GenerationSettings = Field(default=GenerationSettings(), description="Generation.")
     judge: JudgeSettings = Field(default=JudgeSettings(), description="The judge.")
     rubric: RubricSettings = Field(default=RubricSettings(), description="The rubric.")
+    anchors: AnchorSettings = Field(
+        default=AnchorSettings(), description="Cases of known order, by which the judge is judged."
+    )
     curation: CurationSettings = Field(default=CurationSettings(), description="Curation.")
     training: TrainingSettings = Field(default=TrainingSettings(), description="Training.")
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="Evaluation.")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from deltawheel.contracts.errors import ExitCode
+from deltawheel.ops.commands.judge_conformance import conformance
 from deltawheel.ops.console import field, json_option, plain, print_json, print_table, settings_of
 
 __all__ = ["command"]
@@ -14,6 +15,9 @@ __all__ = ["command"]
 @click.group("judge")
 def command() -> None:
     """Look at what the judge is asked and what it finds."""
+
+
+command.add_command(conformance)
 
 
 @command.command("try")

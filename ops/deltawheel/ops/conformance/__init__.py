@@ -1,0 +1,1 @@
+"""The conformance card: what a judge is good for, measured on anchor cases."""
