@@ -445,3 +445,20 @@ async def test_connections_are_kept_for_the_next_request() -> None:
             await world.ask()
         assert len(world.stub.requests) == 20
         assert len({request.peer for request in world.stub.requests}) == 1
+
+
+async def test_key_of_a_generator_that_the_settings_do_not_name_is_looked_for() -> None:
+    stub = StubModelServer({MODEL: lambda _: "6"})
+    async with stub.running() as url:
+        models = OpenAIChatModel(
+            servers={"main": url},
+            api_keys={},
+            request_timeout_s=5,
+            telemetry=PrometheusTelemetry(),
+            member_key=lambda generator: SECRET if generator.api_key_env else None,
+        )
+        await models.complete(a_generator(api_key_env="KEY"), MESSAGES, seed=7)
+        await models.complete(a_generator(), MESSAGES, seed=7)
+        await models.aclose()
+    sent = [request.headers.get("Authorization") for request in stub.requests]
+    assert sent == [f"Bearer {SECRET}", None]

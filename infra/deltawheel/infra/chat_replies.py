@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ports import Completion
 from deltawheel.contracts.record import Count
@@ -227,10 +227,10 @@ def require_model(served: str, asked: Asked) -> None:
     """Make sure who has answered, for what it wrote must name who really did.
 
     Raises:
-        RetryLaterError: it was another model; the settings name it otherwise.
+        ForeignModelError: it was another model; the settings name it otherwise.
     """
     if served != asked.model:
-        raise RetryLaterError(
+        raise ForeignModelError(
             f"{asked.name} was asked as {asked.model!r}, but {_short(served)!r} answered: name the "
             f"model exactly in {asked.key}.model"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deltawheel.contracts.assignment import Assignment
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.ids import seed_of
@@ -534,3 +534,25 @@ def test_stored_trace_that_has_become_too_large_for_the_broker_keeps_no_slot_ope
     for slot, size in enumerate((2_000_000, 10)):
         stage.store.add_traces([a_trace(an_assignment(prompt), slot, answer="x" * size)])
     assert [end.slot for end in stage.handler.slot_ends(prompt, "too large", seconds(9))] == [0]
+
+
+async def test_prompt_waits_while_too_few_stand_however_long(stage: Stage) -> None:
+    prompt = stage.accept()
+    left = a_pool_event(a_generator("weak"), kind=PoolEventKind.LEFT, cause="health 1")
+    stage.store.add_pool_events([left])
+    stage.clock.move(10_000)
+    with pytest.raises(RetryLaterError, match=r"weak has left \(a test said so\)"):
+        await stage.handler.handle(prompt)
+    back = a_pool_event(a_generator("weak"), kind=PoolEventKind.RETURNED, cause="health 2")
+    stage.store.add_pool_events([back])
+    stage.handler.forget_pool()
+    assert slots_of(await stage.handler.handle(prompt)) == [(0, "strong"), (1, "weak")]
+
+
+async def test_who_has_answered_is_told_and_for_whom_another_model_did(stage: Stage) -> None:
+    told: list[tuple[str, bool]] = []
+    stage.handler.on_answer = lambda generator, error: told.append((generator.name, error is None))
+    stage.models.answer = refusing("weak", ForeignModelError("another answered")).answer
+    with pytest.raises(ForeignModelError):
+        await stage.handler.handle(stage.accept())
+    assert sorted(told) == [("strong", True), ("weak", False)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ports import Assessment, Completion
 from deltawheel.contracts.settings import RuntimeSettings
@@ -166,3 +166,41 @@ async def test_judge_that_answers_is_what_it_is(dependencies: Dependencies) -> N
     assessment = await judge.assess(a_prompt(), a_trace(), a_rubric())
     assert assessment == Assessment(scores=some_scores())
     assert dependencies.breakers.of("judge:judge").num_successes == 1
+
+
+async def test_probe_goes_past_an_open_breaker_and_its_answer_closes_it(
+    dependencies: Dependencies,
+) -> None:
+    models, inner = guarded(dependencies, down)
+    for _ in range(NUM_FAILURES):
+        await fail(models)
+    await models.probe(HERE)
+    assert inner.loaded == [HERE]
+    assert not dependencies.is_down("server:local")
+
+
+async def test_probe_that_fails_counts_for_no_breaker(dependencies: Dependencies) -> None:
+    models, inner = guarded(dependencies, down)
+
+    def refuse(_: Generator) -> None:
+        raise RetryLaterError("503")
+
+    inner.loading = refuse
+    for _ in range(2 * NUM_FAILURES):
+        with pytest.raises(RetryLaterError, match="503"):
+            await models.probe(HERE)
+    assert not dependencies.is_down("server:local")
+    for _ in range(NUM_FAILURES - 1):
+        await fail(models)
+    assert not dependencies.is_down("server:local")
+
+
+async def test_foreign_models_answer_opens_no_breaker(dependencies: Dependencies) -> None:
+    def foreign(_: Generator) -> Completion:
+        raise ForeignModelError("another answered")
+
+    models, _ = guarded(dependencies, foreign)
+    for _ in range(2 * NUM_FAILURES):
+        with pytest.raises(ForeignModelError):
+            await ask(models)
+    assert not dependencies.is_down("server:local")

@@ -129,6 +129,17 @@ class GenerationSettings(Section):
     expire_after_s: float = Field(
         default=86_400, gt=0, description="Open slots end as expired after this; the last resort."
     )
+    health_interval_s: float = Field(
+        default=15.0,
+        ge=0,
+        description="A member of the pool that writes nothing for so long is asked for one token; "
+        "0: never.",
+    )
+    health_failures: int = Field(
+        default=3,
+        ge=1,
+        description="Failed health checks in a row after which a member leaves until it answers.",
+    )
 
 
 class CurationSettings(Section):

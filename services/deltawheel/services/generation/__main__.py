@@ -2,6 +2,7 @@
 
 from deltawheel.infra import wiring
 from deltawheel.services.generation.handler import Generation
+from deltawheel.services.generation.membership import Membership
 from deltawheel.services.runtime.entry import Parts, run_streaming
 from deltawheel.services.runtime.guards import GuardedChatModel
 
@@ -13,7 +14,14 @@ def build(parts: Parts) -> Generation:
     models = GuardedChatModel(
         wiring.open_models(parts.settings, parts.telemetry), parts.dependencies
     )
-    return Generation(
+    membership = Membership(
+        settings=parts.settings.generation,
+        store=parts.store,
+        models=models,
+        clock=parts.clock,
+        random=parts.random,
+    )
+    generation = Generation(
         settings=parts.settings,
         store=parts.store,
         models=models,
@@ -22,7 +30,16 @@ def build(parts: Parts) -> Generation:
         clock=parts.clock,
         telemetry=parts.telemetry,
         failpoints=parts.failpoints,
+        ticks=membership.ticks,
+        on_answer=membership.heard,
     )
+
+    def note_change() -> None:
+        generation.forget_pool()
+        parts.dependencies.wake()
+
+    membership.on_change = note_change
+    return generation
 
 
 if __name__ == "__main__":

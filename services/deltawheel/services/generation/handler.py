@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from deltawheel.contracts.assignment import Assignment, Slot
 from deltawheel.contracts.clock import Clock
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.events import most_wire_bytes
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
@@ -48,7 +48,8 @@ class Generation:
 
     The assignment is stored before the first model call. A redelivered prompt reads it, finds the
     traces that are there, and asks only for what is missing. `on_dealt` hears, whenever the pool
-    was read, which generators prompts are dealt to.
+    was read, which generators prompts are dealt to; `on_answer`, who has written a trace, and for
+    whom another model did.
     """
 
     settings: Settings
@@ -62,6 +63,7 @@ class Generation:
     topics: tuple[Topic, ...] = (Topic.PROMPTS, Topic.PROMOTIONS)
     ticks: Sequence[Tick] = ()
     on_dealt: Callable[[Collection[Generator]], None] = lambda generators: None
+    on_answer: Callable[[Generator, ForeignModelError | None], None] = lambda generator, error: None
     _ledger: BatchedLedger = field(init=False)
     _rubric_digest: str = field(init=False)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -123,6 +125,8 @@ class Generation:
         if view.is_paused:
             raise RetryLaterError("generation is paused while a cycle trains on this machine")
         now = self.clock.now()
+        if not view.pairs and view.pool.absent:
+            raise RetryLaterError(f"too few generators stand: {_who_left(view.pool)}")
         if not view.pairs and await self._has_waited_too_long(group, now):
             return await self._give_up(group, now)
         stronger, weaker = deal(group.prompt.key, view.pairs, self.settings.rotation)
@@ -159,6 +163,10 @@ class Generation:
             failed_at=now,
         )
         return await self._ledger.add_prompt_failure(failure)
+
+    def forget_pool(self) -> None:
+        """Have the pool read anew for the next prompt: it has changed."""
+        self._view = None
 
     async def _look(self) -> _PoolView:
         """Read pool and pause anew once they are old: one prompt does it for all that wait."""
@@ -200,8 +208,12 @@ class Generation:
             completion = await self.models.complete(
                 slot.generator, group.prompt.messages, seed=seed
             )
+        except ForeignModelError as error:
+            self.on_answer(slot.generator, error)
+            raise
         except InvalidRecordError as error:
             return await self._fail_slot(group, slot, str(error))
+        self.on_answer(slot.generator, None)
         trace = self._trace(assignment, slot, trace_id, seed, completion)
         self.telemetry.count(
             "deltawheel_completion_tokens_total",
@@ -278,8 +290,12 @@ class Generation:
         )
         await self.models.load(promotion.generator)
         await offload(self.store.add_pool_events, [event])
-        self._view = None
+        self.forget_pool()
         return []
+
+
+def _who_left(pool: Pool) -> str:
+    return ", ".join(f"{name} has left ({why})" for name, why in sorted(pool.absent.items()))
 
 
 def _failure(group: Group, slot: Slot, reason: str, at: datetime) -> SlotFailed:

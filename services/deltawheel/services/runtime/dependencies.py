@@ -48,8 +48,12 @@ class Dependencies:
         if self.breakers.succeeded(dependency, self.clock.monotonic()):
             log.warning("%s answers again: its circuit breaker is closed", dependency)
             self.telemetry.set("deltawheel_breaker_open", 0, dependency=dependency)
-            self._recovered.set()
-            self._recovered = asyncio.Event()
+            self.wake()
+
+    def wake(self) -> None:
+        """Have all that rest try again now: something that they wait for may have come."""
+        self._recovered.set()
+        self._recovered = asyncio.Event()
 
     async def rest(self, duration_s: float) -> None:
         """Sleep for so long, or until something that was down answers again."""

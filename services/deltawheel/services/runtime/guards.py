@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ports import Assessment, ChatModel, Completion, Judge
 from deltawheel.contracts.prompt import Message, Prompt
@@ -54,6 +54,16 @@ class GuardedChatModel:
         async with _asking(generator.server, self._dependencies):
             await self._inner.load(generator)
 
+    async def probe(self, generator: Generator) -> None:
+        """Have the generator write one token, whatever its breaker says; errors as the port's.
+
+        An answer closes a breaker that is open, and wakes whoever waits for it. A failure is not
+        told to it: those who carry records find the same, and it is to count once.
+        """
+        await self._inner.load(generator)
+        if self._dependencies.is_down(generator.server):
+            self._dependencies.succeeded(generator.server)
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
@@ -94,7 +104,10 @@ class GuardedJudge:
 
 @asynccontextmanager
 async def _asking(dependency: str, dependencies: Dependencies) -> AsyncIterator[None]:
-    """Ask if that is allowed, and tell how it went: a refusal is an answer too."""
+    """Ask if that is allowed, and tell how it went: a refusal is an answer too.
+
+    So is another model's answer: the server is well, whoever keeps the pool sees to the member.
+    """
     if not dependencies.admits(dependency):
         raise RetryLaterError(
             f"{dependency} is down: its circuit breaker is open",
@@ -103,7 +116,7 @@ async def _asking(dependency: str, dependencies: Dependencies) -> AsyncIterator[
         )
     try:
         yield
-    except InvalidRecordError:
+    except (ForeignModelError, InvalidRecordError):
         dependencies.succeeded(dependency)
         raise
     except RetryLaterError as error:

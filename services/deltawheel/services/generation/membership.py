@@ -1,0 +1,177 @@
+"""Membership: who cannot write leaves the pool for a while, and returns by itself.
+
+A member leaves once it has failed several health checks in a row, at once when another model
+answers under its name, and for the rest of the day when its tokens are spent. Its share goes to
+those that stand. Of several members of the service one looks after it, under a lease.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from deltawheel.contracts.clock import Clock, Random
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
+from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
+from deltawheel.contracts.pool import Pool
+from deltawheel.contracts.record import Record
+from deltawheel.contracts.settings import GenerationSettings
+from deltawheel.contracts.store import PAUSE_LEASE, Store
+from deltawheel.services.runtime.handler import Tick
+from deltawheel.services.runtime.offload import offload
+
+__all__ = ["LEASE", "HealthProbe", "Membership"]
+
+log = logging.getLogger("deltawheel.generation")
+
+LEASE: Final = "pool-membership"
+_LOOKS: Final = 3
+"""Looks in one interval of health checks: who has failed is asked at each of them."""
+_BUDGET_INTERVAL_S: Final = 15.0
+
+
+class HealthProbe(Protocol):
+    """What asks a member whether it answers."""
+
+    async def probe(self, generator: Generator) -> None:
+        """Have it write one token; its errors are those of `ChatModel.load`."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Membership:
+    """Looks after the pool at an interval.
+
+    A member whose traces come is healthy, and costs no check. `on_change` is told after members
+    left or returned.
+    """
+
+    settings: GenerationSettings
+    store: Store
+    models: HealthProbe
+    clock: Clock
+    random: Random
+    on_change: Callable[[], None] = lambda: None
+    ticks: Sequence[Tick] = field(init=False)
+    _token: str = field(init=False)
+    _heard: set[str] = field(default_factory=set, init=False)
+    _foreign: dict[str, str] = field(default_factory=dict, init=False)
+    _failures: Counter[str] = field(default_factory=Counter, init=False)
+    _asked_s: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._token = self.random.token()
+        interval_s = self.settings.health_interval_s / _LOOKS or _BUDGET_INTERVAL_S
+        self.ticks = (Tick(name="membership", interval_s=interval_s, run=self.look),)
+
+    def heard(self, generator: Generator, error: ForeignModelError | None = None) -> None:
+        """Hear that a member has answered a prompt, or that another model did in its name."""
+        if error is None:
+            self._heard.add(generator.reference)
+        else:
+            self._foreign[generator.reference] = str(error)
+
+    async def look(self) -> Sequence[Record]:
+        """Let members leave and return; nothing while another looks, or generation is paused."""
+        now = self.clock.now()
+        heard, foreign = self._heard, self._foreign
+        self._heard, self._foreign = set(), {}
+        if not await self._may_look(now):
+            self._failures.clear()
+            return []
+        pool = Pool.from_log(await offload(self.store.pool_log))
+        spent = await self._spent(pool, now)
+        asked = [it for it in pool.ranked() if it.name not in spent]
+        checks = await asyncio.gather(*(self._fault(it, pool, heard, foreign) for it in asked))
+        faults = spent | {it.name: fault for it, fault in zip(asked, checks, strict=True) if fault}
+        events = [
+            event for it in pool.ranked() if (event := self._event(it, pool, faults.get(it.name)))
+        ]
+        if events:
+            await offload(self.store.add_pool_events, events)
+            self.on_change()
+        return []
+
+    async def _may_look(self, now: datetime) -> bool:
+        until = now + timedelta(
+            seconds=2 * self.ticks[0].interval_s + self.settings.request_timeout_s
+        )
+        is_mine = await offload(
+            self.store.acquire_lease, LEASE, token=self._token, at=now, until=until
+        )
+        return is_mine and not await offload(self.store.is_leased, PAUSE_LEASE, at=now)
+
+    async def _spent(self, pool: Pool, now: datetime) -> dict[str, str]:
+        """Return, by name, what is said of members whose tokens of this UTC day are spent."""
+        limits = {
+            it.name: it.max_tokens_per_day for it in pool.members.values() if it.max_tokens_per_day
+        }
+        if not limits:
+            return {}
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        taken = await offload(self.store.member_tokens, since=midnight)
+        return {
+            it.generator: f"its {limit:,} tokens of {midnight.date()} are spent; it returns at "
+            "00:00 UTC"
+            for it in taken
+            if (limit := limits.get(it.generator)) and it.tokens >= limit
+        }
+
+    async def _fault(
+        self, member: Generator, pool: Pool, heard: set[str], foreign: Mapping[str, str]
+    ) -> str | None:
+        """Return why a member cannot write, if it cannot; who is away stays so until it answers."""
+        if not self.settings.health_interval_s:
+            return None
+        reference, away = member.reference, pool.absent.get(member.name)
+        if fault := foreign.get(reference):
+            return fault
+        if reference in heard:
+            self._note_answer(reference)
+            return None
+        if not self._is_due(member, is_away=away is not None):
+            return away
+        try:
+            await self.models.probe(member)
+        except ForeignModelError as error:
+            return str(error)
+        except (InvalidRecordError, RetryLaterError) as error:
+            return away or self._failed(member, error)
+        self._note_answer(reference)
+        return None
+
+    def _note_answer(self, reference: str) -> None:
+        """Note that a member has just answered."""
+        self._failures.pop(reference, None)
+        self._asked_s[reference] = self.clock.monotonic()
+
+    def _is_due(self, member: Generator, *, is_away: bool) -> bool:
+        """Whether to ask now: after an interval of silence, and at every look after a failure."""
+        at_s, reference = self.clock.monotonic(), member.reference
+        silent_s = at_s - self._asked_s.setdefault(reference, at_s)
+        return is_away or reference in self._failures or silent_s >= self.settings.health_interval_s
+
+    def _failed(self, member: Generator, error: Exception) -> str | None:
+        self._failures[member.reference] += 1
+        number = self._failures[member.reference]
+        if number < self.settings.health_failures:
+            return None
+        return f"{number} health checks in a row failed: {error}"
+
+    def _event(self, member: Generator, pool: Pool, fault: str | None) -> PoolEvent | None:
+        is_away = member.name in pool.absent
+        if is_away == (fault is not None):
+            return None
+        kind = PoolEventKind.LEFT if fault else PoolEventKind.RETURNED
+        reason = fault or "it can write again"
+        log.warning("%s has %s: %s", member.reference, kind, reason)
+        return PoolEvent(
+            kind=kind,
+            generator=member,
+            reason=reason,
+            at=self.clock.now(),
+            cause=f"membership {self.random.token()}",
+        )
