@@ -1,5 +1,6 @@
 """Ports behind breakers: who is asked, and what counts as an answer."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -204,3 +205,15 @@ async def test_foreign_models_answer_opens_no_breaker(dependencies: Dependencies
         with pytest.raises(ForeignModelError):
             await ask(models)
     assert not dependencies.is_down("server:local")
+
+
+async def test_generator_is_asked_no_more_at_once_than_it_may_be(
+    dependencies: Dependencies,
+) -> None:
+    models, inner = guarded(dependencies, lambda _: a_completion())
+    limited = HERE.model_copy(update={"max_in_flight": 2})
+    asking = [asyncio.create_task(ask(models, limited)) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert len(inner.asked) == 2
+    await asyncio.gather(*asking)
+    assert len(inner.asked) == 5

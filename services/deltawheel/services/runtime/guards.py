@@ -10,6 +10,7 @@ from deltawheel.contracts.prompt import Message, Prompt
 from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.trace import Trace
 from deltawheel.services.runtime.dependencies import Dependencies
+from deltawheel.services.runtime.turns import Turns
 
 __all__ = ["GuardedChatModel", "GuardedJudge"]
 
@@ -21,24 +22,28 @@ class GuardedChatModel:
     nothing more is fetched.
 
     A server becomes known when `expect` names a generator of it, or when it is asked for the first
-    time.
+    time. No generator is asked more at the same time than its `max_in_flight`.
     """
 
     def __init__(self, inner: ChatModel, dependencies: Dependencies) -> None:
         self._inner = inner
         self._dependencies = dependencies
+        self._turns = Turns()
 
     async def complete(
         self, generator: Generator, messages: Sequence[Message], *, seed: int
     ) -> Completion:
-        """Ask once.
+        """Ask once, in turn.
 
         Raises:
             RetryLaterError: as the port says, or at once while the server is down.
             InvalidRecordError: as the port says.
         """
         self._know(generator.server)
-        async with _asking(generator.server, self._dependencies):
+        async with (
+            self._turns.of(generator),
+            _asking(generator.server, self._dependencies),
+        ):
             return await self._inner.complete(generator, messages, seed=seed)
 
     def expect(self, generators: Iterable[Generator]) -> None:
