@@ -47,6 +47,10 @@ class PreferencePair(Record):
     deltas: Annotated[Mapping[str, SampleDelta], FailFast()] = Field(min_length=1)
     order_delta: float = Field(gt=0, le=4, description="Difference by the rubric's order_by.")
     generator_delta: GeneratorDelta
+    calibration_id: str | None = Field(
+        default=None,
+        description="The test-retest that the variances are from; null: the judgements' own.",
+    )
     accepted_at: UtcTime
     paired_at: UtcTime
 

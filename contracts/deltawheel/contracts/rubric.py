@@ -71,12 +71,20 @@ class Rubric(Record):
             fields.append(self.anchors)
         return digest_of(canonical_json(fields))
 
-    def deltas(self, first: Judgement, second: Judgement) -> dict[str, SampleDelta]:
-        """Return first minus second on each dimension; independent judgements add variances."""
+    def deltas(
+        self, first: Judgement, second: Judgement, *, variances: Mapping[str, float] | None = None
+    ) -> dict[str, SampleDelta]:
+        """Return first minus second on each dimension; independent judgements add variances.
+
+        `variances` of a single score, as test–retest finds them, stand in for what the judgements
+        say of themselves.
+        """
+        known = variances or {}
+        sides = (first.scores, second.scores)
         return {
             name: SampleDelta(
                 delta=first.scores[name].mean - second.scores[name].mean,
-                variance=first.scores[name].variance + second.scores[name].variance,
+                variance=sum(known.get(name, scores[name].variance) for scores in sides),
             )
             for name in self.dimensions
         }

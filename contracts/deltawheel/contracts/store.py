@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from deltawheel.contracts.assignment import Assignment
+from deltawheel.contracts.calibration import Calibrations
 from deltawheel.contracts.cycle import Cycle, CycleState, CycleStep, StepName, StepState
 from deltawheel.contracts.dead_letter import Burial, DeadLetter
 from deltawheel.contracts.evidence import Evidence, Snapshot
@@ -439,6 +440,7 @@ class Store(
     PairShelf,
     PoolLog,
     CycleLog,
+    Calibrations,
     Leases,
     Outages,
     Deferrals,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, text
 from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.prompt import PromptKey
-from deltawheel.infra.store import cycle_tables, loop_tables, migrations
+from deltawheel.infra.store import cycle_tables, judge_tables, loop_tables, migrations
 from deltawheel.infra.store.columns import METADATA
 from deltawheel.infra.store.engine import Database
 from deltawheel.infra.store.schema import REVISIONS, VERSION_TABLE, needs_upgrade
@@ -21,6 +21,7 @@ from tests.infra.store.stored import TOO_LONG_ID, add_judged
 from tests.records import WHEEL, a_dead_letter, a_pair, a_paired_end
 
 assert cycle_tables.CYCLES.name in METADATA.tables, "all tables are declared"
+assert judge_tables.CALIBRATIONS.name in METADATA.tables, "all tables are declared"
 assert loop_tables.HALTS.name in METADATA.tables, "all tables are declared"
 
 SQLITE = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"

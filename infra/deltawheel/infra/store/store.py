@@ -3,6 +3,7 @@
 from typing import Self
 
 from deltawheel.infra.store.accounts import LedgerAccounts
+from deltawheel.infra.store.calibrations import SqlCalibrations
 from deltawheel.infra.store.cycles import SqlCycleLog
 from deltawheel.infra.store.deferrals import SqlDeferrals
 from deltawheel.infra.store.engine import Database
@@ -33,6 +34,7 @@ class SqlStore(
     SqlPairShelf,
     SqlPoolLog,
     SqlCycleLog,
+    SqlCalibrations,
     SqlLeases,
     SqlHalts,
     SqlUnsentLetters,

@@ -16,6 +16,7 @@ from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.settings import CurationSettings
 from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
 from deltawheel.contracts.topics import Topic, event_type_of
+from deltawheel.services.curation.calibrations import NewestCalibrations
 from deltawheel.services.curation.owed import OwedSchedule
 from deltawheel.services.curation.pairing import form_pairs, group_end
 from deltawheel.services.runtime.batching import MicroBatcher
@@ -52,6 +53,7 @@ class Curation:
     ticks: Sequence[Tick] = field(init=False)
     _close: MicroBatcher[Group, Sequence[Record]] = field(init=False)
     _owed: OwedSchedule = field(init=False)
+    _calibrations: NewestCalibrations = field(init=False)
     _swept_to: datetime | None = field(default=None, init=False)
     _token: str = field(init=False)
     _longest_gap: timedelta = field(init=False)
@@ -62,6 +64,9 @@ class Curation:
         self._token = self.random.token()
         self._ledger = BatchedLedger(self.store, clock=self.clock)
         self._owed = OwedSchedule(first_wait_s=self.settings.republish_after_s)
+        self._calibrations = NewestCalibrations(
+            self.store, rubric_digest=self.rubric.digest, clock=self.clock
+        )
         self._close = MicroBatcher(
             self._close_batch,
             max_items=self.settings.batch_max_pairs,
@@ -107,7 +112,9 @@ class Curation:
     def _close_groups(self, groups: Sequence[Group]) -> dict[PromptKey, list[Record]]:
         at = self.clock.now()
         formed = [
-            form_pairs(group, self.rubric, at=at) if group.closing is None else ()
+            form_pairs(group, self.rubric, at=at, calibrated=self._calibrations.of)
+            if group.closing is None
+            else ()
             for group in groups
         ]
         pairs = [pair for each in formed for pair in each]

@@ -1,10 +1,11 @@
 """Pairing: what the judged traces of one prompt make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
 
 from deltawheel.contracts.assignment import Assignment
+from deltawheel.contracts.calibration import Calibration
 from deltawheel.contracts.judgement import JudgedTrace
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
@@ -23,18 +24,25 @@ _UNPAIRED_REASONS = {
 }
 
 
-def form_pairs(group: Group, rubric: Rubric, *, at: datetime) -> list[PreferencePair]:
+def form_pairs(
+    group: Group,
+    rubric: Rubric,
+    *,
+    at: datetime,
+    calibrated: Callable[[str], Calibration | None] = lambda judge_revision: None,
+) -> list[PreferencePair]:
     """Pair every two judged traces that do not tie; the better by `order_by` is chosen.
 
     Only judgements under this rubric by the panel of the assignment count. Cut-off traces have no
-    judgement, so they never enter.
+    judgement, so they never enter. `calibrated` gives a judge revision's calibration under this
+    rubric, which the variances of deltas are from; without one, the judgements' own are added.
     """
     assignment = group.assignment
     if assignment is None:
         return []
     judged = _judged(group, assignment, rubric)
     pairs = (
-        _pair(group, assignment, rubric, first, second, at)
+        _pair(group, assignment, rubric, first, second, calibrated, at)
         for first, second in combinations(judged, 2)
     )
     return [pair for pair in pairs if pair is not None]
@@ -58,15 +66,18 @@ def _pair(
     rubric: Rubric,
     first: JudgedTrace,
     second: JudgedTrace,
+    calibrated: Callable[[str], Calibration | None],
     at: datetime,
 ) -> PreferencePair | None:
-    deltas = rubric.deltas(first.judgement, second.judgement)
+    calibration = calibrated(first.judgement.judge_revision)
+    variances = calibration.variances if calibration else None
+    deltas = rubric.deltas(first.judgement, second.judgement, variances=variances)
     order_delta = rubric.order_delta(deltas)
     if rubric.is_tie(order_delta):
         return None
     if order_delta < 0:
         first, second = second, first
-        deltas = rubric.deltas(first.judgement, second.judgement)
+        deltas = rubric.deltas(first.judgement, second.judgement, variances=variances)
         order_delta = rubric.order_delta(deltas)
     believed = assignment.generator_delta
     sign = 1 if first.trace.slot < second.trace.slot else -1
@@ -78,6 +89,7 @@ def _pair(
         deltas=deltas,
         order_delta=order_delta,
         generator_delta=believed.model_copy(update={"estimate": sign * believed.estimate}),
+        calibration_id=calibration.calibration_id if calibration else None,
         accepted_at=group.prompt.accepted_at,
         paired_at=at,
     )

@@ -1,0 +1,88 @@
+"""`deltawheel judge calibrate`."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from deltawheel.contracts.errors import DeltawheelError, ExitCode
+from deltawheel.ops.commands.judge_conformance import of_judge
+from deltawheel.ops.console import (
+    json_option,
+    one_line,
+    plain,
+    print_json,
+    print_table,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from deltawheel.contracts.calibration import Calibration
+
+__all__ = ["calibrate"]
+
+
+@click.command("calibrate")
+@click.argument("model", required=False)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="How often each text is judged.",
+)
+@click.option("--cases", type=click.IntRange(min=1), help="Only so many anchor cases; unset, all.")
+@json_option
+@click.pass_context
+def calibrate(
+    context: click.Context, model: str | None, repeats: int, cases: int | None, as_json: bool
+) -> int:
+    """Measure the standard error of the judge's scores, and have new pairs carry it.
+
+    Every text of the anchor cases is judged again and again; how far judgements of the same text
+    lie apart, pooled over texts, becomes the variance of the judge's scores at this revision under
+    this rubric. Curation takes the newest within a minute; pairs that are stored keep theirs. Exit
+    code 1 if a text could not be judged; what was measured of the others is stored.
+    """
+    from deltawheel.contracts.calibration import Calibration
+    from deltawheel.infra import wiring
+    from deltawheel.ops.conformance.measure import judge_anchors
+    from deltawheel.ops.running import as_it_runs
+
+    settings = of_judge(as_it_runs(settings_of(context)), model)
+    anchors = wiring.anchor_cases(settings)[:cases]
+    with wiring.reading(settings) as store:
+        judged = asyncio.run(judge_anchors(anchors, settings, repeats=repeats, say=_say))
+        for fault, number in judged.faults.items():
+            _say(f"{number} times: {one_line(fault)}")
+        measured = Calibration.measured(
+            judged.found.values(),
+            judge=settings.judge.model.name if settings.judge.model else settings.judge.kind.value,
+            judge_revision=wiring.judge_revision(settings),
+            rubric_digest=settings.make_rubric().digest,
+            at=wiring.system_clock().now(),
+        )
+        if measured is None:
+            raise DeltawheelError("no text was judged twice, so nothing was measured or stored")
+        stored = store.add_calibration(measured)
+    if as_json:
+        print_json({"calibration_id": stored.calibration_id, **stored.model_dump(mode="json")})
+    else:
+        _show(stored)
+    return ExitCode.DONE if judged.parse_rate == 1 else ExitCode.FAILURE
+
+
+def _show(stored: "Calibration") -> None:
+    rows = [
+        (name, f"{variance:.4f}", f"{stored.stderr(name):.3f}", f"{(2 * variance) ** 0.5:.3f}")
+        for name, variance in stored.variances.items()
+    ]
+    title = (
+        f"{stored.judge} at {stored.judge_revision}: {stored.num_judgements} judgements of "
+        f"{stored.num_texts} texts"
+    )
+    print_table(title, ("dimension", "variance", "stderr", "stderr of a delta"), rows)
+
+
+def _say(text: str) -> None:
+    click.echo(plain(text), err=True)
