@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup setup-test demo check test schemas chaos clean bench-stream
+.PHONY: help setup setup-test demo check test schemas chaos clean bench-stream bench-serving
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ chaos: setup-test  ## two hundred kills on a real wheel; needs KAFKA_HOME
 
 bench-stream: setup  ## pairs per second, latency and memory, with distilabel beside us
 	@$(BIN)/deltawheel bench stream
+
+bench-serving: setup-test  ## share of vLLM's pace that the wheel keeps, with vLLM's own client beside us
+	@$(BIN)/deltawheel bench serving
 
 schemas: setup-test  ## write the generated files anew
 	$(BIN)/python -m deltawheel.contracts.generated

@@ -28,7 +28,7 @@ from deltawheel.ops.supervisor.signals import stop_on_signals
 from deltawheel.ops.supervisor.supervisor import Supervisor
 from deltawheel.services.curation.owed import republish_all
 
-__all__ = ["RunningWheel", "run_until_stopped", "running_wheel"]
+__all__ = ["Cast", "RunningWheel", "run_until_stopped", "running_wheel"]
 
 READY_TIMEOUT_S: Final = 600.0
 STORE_TIMEOUT_S: Final = 20.0

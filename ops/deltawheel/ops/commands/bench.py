@@ -11,6 +11,7 @@ _BENCHES = {
     "chaos": "Kill the processes of a real wheel again and again; nothing may be lost.",
     "audit": "Measure how long the audit takes over a large store.",
     "stream": "Measure the stream: pairs per second, latency, memory.",
+    "serving": "Measure what share of a model server's pace the wheel keeps.",
 }
 
 

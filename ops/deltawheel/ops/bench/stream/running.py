@@ -5,21 +5,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 import psutil
 
 from deltawheel.contracts.errors import DeltawheelError
 from deltawheel.contracts.outcome import Outcome
+from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
-from deltawheel.ops.bench.stream.world import World, prompt_bodies
-from deltawheel.ops.wheel import READY_TIMEOUT_S, RunningWheel, running_wheel
+from deltawheel.ops.bench.stream.world import prompt_bodies
+from deltawheel.ops.wheel import READY_TIMEOUT_S, Cast, RunningWheel, running_wheel
 
-__all__ = ["Batch", "Stream", "running_stream"]
+__all__ = ["Batch", "Staged", "Stream", "running_stream"]
 
 _BATCH: Final = 500
 _LOOK_EVERY_S: Final = 0.02
 _STALLED_S: Final = 60.0
+
+
+class Staged(Protocol):
+    """What a bench runs."""
+
+    def settings(self) -> Settings:
+        """Return the settings of its wheel."""
+        ...
+
+    def cast(self, settings: Settings) -> Cast:
+        """Return who runs in place of the usual processes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +96,7 @@ class Stream:
         """Wait until that many pairs are stored."""
         found, since_s = -1, self.clock.monotonic()
         while (now := self.num_pairs()) < wanted:
-            if self._failure is not None:
-                raise self._failure
-            if self.wheel.stop.is_set():
-                raise KeyboardInterrupt
+            self.require_running()
             if now != found:
                 found, since_s = now, self.clock.monotonic()
             if self.clock.monotonic() - since_s > _STALLED_S:
@@ -95,6 +105,13 @@ class Stream:
                     f"{self.wheel.settings.state / 'logs'}"
                 )
             self.clock.wait(_LOOK_EVERY_S)
+
+    def require_running(self) -> None:
+        """Raise what has ended the wheel, if something has."""
+        if self._failure is not None:
+            raise self._failure
+        if self.wheel.stop.is_set():
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """Make sure that every prompt has its one pair.
@@ -145,7 +162,7 @@ class Stream:
 
 
 @contextmanager
-def running_stream(world: World, *, say: Callable[[str], None]) -> Iterator[Stream]:
+def running_stream(world: Staged, *, say: Callable[[str], None]) -> Iterator[Stream]:
     """Start the world's wheel, wait until all of it is ready, and stop it afterwards.
 
     Raises:
