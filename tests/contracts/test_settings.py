@@ -23,6 +23,8 @@ TWO: tuple[dict[str, Any], ...] = (
     {"name": "a", "server": "local"},
     {"name": "b", "endpoint": "http://host/v1", "model": "m"},
 )
+JUDGED = {"kind": "llm", "model": {"name": "grader", "server": "local"}}
+JUROR = {"name": "juror", "endpoint": "http://host/v1", "model": "m"}
 SUITE = {"name": "x", "role": "out-of-domain", "items": "x.jsonl"}
 
 
@@ -121,6 +123,34 @@ def refusal_of(**content: Any) -> str:
         (
             {"judge": {"favourite": "nobody"}},
             "judge.favourite: unknown generator 'nobody'; generators are ['strong', 'mid', 'weak']",
+        ),
+        (
+            {"judge": {**JUDGED, "jury": {"members": [JUROR, JUROR]}}},
+            "judge.model and judge.jury.members: names must differ, but they are ['grader', "
+            "'juror', 'juror']",
+        ),
+        (
+            {"judge": {**JUDGED, "jury": {"members": [{**JUROR, "name": "grader"}]}}},
+            "judge.model and judge.jury.members: names must differ, but they are ['grader', "
+            "'grader']",
+        ),
+        (
+            {"judge": {**JUDGED, "jury": {"members": [{"name": "juror", "server": "nowhere"}]}}},
+            "judge.jury.members.juror.server: unknown server 'nowhere'; servers are ['local']",
+        ),
+        (
+            {"judge": {"jury": {"members": [JUROR]}}},
+            "judge.jury.members: judge.kind is sandbox; only models (llm) form a jury",
+        ),
+        (
+            {"judge": {**JUDGED, "jury": {"share": 0.5, "combine": "mean"}}},
+            "judge.jury.combine: it is mean, but judge.jury.share is 0.5: means over several "
+            "judges and scores of one cannot be compared; set share: 1, or combine: first",
+        ),
+        (
+            {"judge": {**JUDGED, "jury": {"members": [JUROR], "patience_s": 86400}}},
+            "judge.jury.patience_s: it is 86400, but a trace is given up after "
+            "runtime.defer_deadline_s, 86400; give less than that",
         ),
         (
             {"evaluation": {"suites": [{**SUITE, "role": "guard"}]}},

@@ -10,7 +10,7 @@ from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.record import MAX_COUNT, Count, Record, UtcTime
 from deltawheel.contracts.trace import Trace
 
-__all__ = ["JudgedTrace", "Judgement", "PromptFailed", "Score", "SlotFailed"]
+__all__ = ["JudgedTrace", "Judgement", "Opinion", "PromptFailed", "Score", "SlotFailed"]
 
 
 class Score(Record):
@@ -23,6 +23,17 @@ class Score(Record):
     variance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     num_votes: int = Field(default=1, ge=1)
     coverage: float | None = Field(default=None, ge=0, le=1)
+
+
+class Opinion(Record):
+    """What one judge of a jury found of a trace, or why it found nothing."""
+
+    judge: str
+    judge_revision: str
+    scores: Annotated[Mapping[str, Score], FailFast()] = Field(
+        default={}, description="Empty where there are none."
+    )
+    fault: str | None = Field(default=None, description="Why there are none.")
 
 
 class Judgement(Record):
@@ -39,6 +50,10 @@ class Judgement(Record):
     is_correct: bool | None = Field(
         default=None,
         description="What a verifier says of the answer; beside the dimensions, never among them.",
+    )
+    opinions: Annotated[tuple[Opinion, ...], FailFast()] = Field(
+        default=(),
+        description="What each judge found, the first one's first, where several were asked.",
     )
     accepted_at: UtcTime
     judged_at: UtcTime

@@ -12,7 +12,7 @@ from deltawheel.contracts.events import InboundMessage, OutboundMessage
 from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.gate import GateDecision
 from deltawheel.contracts.generator import Generator
-from deltawheel.contracts.judgement import Score
+from deltawheel.contracts.judgement import Opinion, Score
 from deltawheel.contracts.pair import PreferencePair
 from deltawheel.contracts.promotion import Champion, RegisteredVersion
 from deltawheel.contracts.prompt import Message, Prompt
@@ -174,10 +174,14 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """A judge's scores on every dimension of the rubric, and a verifier's finding if it has one."""
+    """A judge's scores on every dimension of the rubric, and a verifier's finding if it has one.
+
+    `opinions` are what the judges of a jury found each, where several were asked.
+    """
 
     scores: Mapping[str, Score]
     is_correct: bool | None = None
+    opinions: tuple[Opinion, ...] = ()
 
 
 class Judge(Protocol):

@@ -8,10 +8,8 @@ from deltawheel.contracts.addresses import is_loopback
 from deltawheel.contracts.errors import ConfigError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.settings import (
-    JUDGE_KEY,
     BrokerSettings,
     GatewaySettings,
-    JudgeKind,
     Settings,
 )
 from deltawheel.contracts.settings.models import ModelSettings
@@ -25,8 +23,8 @@ __all__ = [
     "endpoint_key",
     "endpoint_keys",
     "gateway_token",
-    "judge_key",
     "member_key",
+    "require_judge_keys",
 ]
 
 TOKEN_VARIABLE: Final = "DELTAWHEEL_GATEWAY_TOKEN"
@@ -96,16 +94,23 @@ def endpoint_keys(settings: Settings) -> Mapping[tuple[str, str], str]:
     Raises:
         ConfigError: variables are not set; one line for each names it and the generator's key.
     """
-    keys: dict[tuple[str, str], str] = {}
+    declared = {f"generators.{generator.name}": generator for generator in settings.generators}
+    keys = _keys_of(declared)
+    return {(declared[key].name, declared[key].endpoint or ""): keys[key] for key in keys}
+
+
+def _keys_of(models: Mapping[str, ModelSettings]) -> dict[str, str]:
+    """Return the keys of models by where the settings name them; all faults in one error."""
+    keys: dict[str, str] = {}
     faults: list[str] = []
-    for generator in settings.generators:
+    for owner, model in models.items():
         try:
-            key = endpoint_key(generator, owner=f"generators.{generator.name}")
+            key = endpoint_key(model, owner=owner)
         except ConfigError as error:
             faults.append(str(error))
         else:
             if key is not None:
-                keys[generator.name, generator.endpoint or ""] = key
+                keys[owner] = key
     if faults:
         raise ConfigError("\n".join(faults))
     return keys
@@ -128,7 +133,10 @@ def member_key(generator: Generator) -> str | None:
     return key
 
 
-def judge_key(settings: Settings) -> str | None:
-    """Return the key of the endpoint of the model that judges, if it has one; errors as above."""
-    model = settings.judge.model if settings.judge.kind is JudgeKind.LLM else None
-    return None if model is None else endpoint_key(model, owner=JUDGE_KEY)
+def require_judge_keys(settings: Settings) -> None:
+    """Make sure that there is a key for every judge that needs one.
+
+    Raises:
+        ConfigError: variables are not set; one line for each, as `endpoint_keys` has them.
+    """
+    _keys_of(settings.judge.models)

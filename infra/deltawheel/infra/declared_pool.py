@@ -11,9 +11,7 @@ from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ids import digest_of
 from deltawheel.contracts.settings import (
-    JUDGE_KEY,
     GeneratorSettings,
-    JudgeKind,
     ServerSettings,
     Settings,
 )
@@ -91,8 +89,7 @@ def unpinned_models(settings: Settings) -> list[str]:
     named: dict[str, ModelSettings] = {
         f"generators.{one.name}": one for one in settings.generators if one.adapter is None
     }
-    if settings.judge.kind is JudgeKind.LLM and settings.judge.model is not None:
-        named[JUDGE_KEY] = settings.judge.model
+    named |= settings.judge.models
     return [
         f"{key}.revision: none is given, so a change of {one.model!r} at "
         f"{one.server or one.endpoint} would go unnoticed; give its exact revision"

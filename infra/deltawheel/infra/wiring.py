@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from deltawheel.contracts.addresses import host_port
 from deltawheel.contracts.settings import (
-    JUDGE_KEY,
     BrokerKind,
     JudgeKind,
     Settings,
@@ -34,12 +33,11 @@ if TYPE_CHECKING:
         Registry,
         Telemetry,
     )
-    from deltawheel.contracts.settings import JudgeModelSettings
     from deltawheel.contracts.store import Store
     from deltawheel.contracts.topic_audit import TopicReads
     from deltawheel.contracts.topics import Topic
     from deltawheel.infra.gateway_client import GatewayClient
-    from deltawheel.infra.judges.llm import JudgeEndpoint
+    from deltawheel.infra.judges.llm import JudgeEndpoint, LlmJudge
     from deltawheel.infra.memory_bus import MemoryBus
     from deltawheel.infra.model_client import Watch
     from deltawheel.infra.processes import Command
@@ -300,34 +298,48 @@ def open_gateway(url: str) -> "GatewayClient":
     return GatewayClient(url)
 
 
-def open_judge(
+def open_judge(settings: Settings, telemetry: "Telemetry", random: "Random") -> "Judge":
+    """Build the judge that the settings name, with the faults planted in it, if any.
+
+    Raises:
+        ConfigError: a model's key or weights are missing.
+    """
+    return _panel(settings, _language_models(settings, telemetry, random))
+
+
+def _panel(settings: Settings, models: Sequence["LlmJudge"]) -> "Judge":
+    """Make one judge of the models that judge, with the verifier beside them, or of a program."""
+    if not models:
+        return _program(settings)
+    from deltawheel.infra.judges.jury import Jury
+    from deltawheel.infra.judges.verified import VerifiedJudge
+    from deltawheel.infra.verifiers import open_verifier
+
+    jury = Jury(models, settings.judge.jury, system_clock()) if len(models) > 1 else models[0]
+    return VerifiedJudge(jury, open_verifier(settings.judge))
+
+
+def _language_models(
     settings: Settings,
     telemetry: "Telemetry",
     random: "Random",
-    *,
     watch: "Watch | None" = None,
-) -> "Judge":
-    """Build the judge that the settings name, with the faults planted in it, if any.
-
-    `watch` is shown what a model that judges is asked and answers.
-
-    Raises:
-        ConfigError: its model's key or weights are missing.
-    """
-    model = settings.judge.model
-    if settings.judge.kind is not JudgeKind.LLM or model is None:
-        return _program(settings)
+) -> "list[LlmJudge]":
+    if not settings.judge.models:
+        return []
     from deltawheel.infra.judges.llm import LlmJudge
-    from deltawheel.infra.verifiers import open_verifier
 
-    return LlmJudge(
-        model,
-        endpoint=_judge_endpoint(settings, model),
-        telemetry=telemetry,
-        random=random,
-        verifier=open_verifier(settings.judge),
-        watch=watch,
-    )
+    return [
+        LlmJudge(
+            model,
+            endpoint=_judge_endpoint(settings, key),
+            telemetry=telemetry,
+            random=random,
+            key=key,
+            watch=watch,
+        )
+        for key, model in settings.judge.models.items()
+    ]
 
 
 def _program(settings: Settings) -> "Judge":
@@ -342,12 +354,16 @@ def _program(settings: Settings) -> "Judge":
 
 @asynccontextmanager
 async def judge_on_trial(settings: Settings, watch: "Watch") -> AsyncIterator["Judge"]:
-    """Open the judge for a while, and watch what it is asked; errors as `open_judge`'s."""
-    judge = open_judge(settings, open_telemetry(settings), system_random(), watch=watch)
+    """Open the judge for a while, and watch what its models are asked and answer.
+
+    Raises:
+        ConfigError: a model's key or weights are missing.
+    """
+    models = _language_models(settings, open_telemetry(settings), system_random(), watch)
     async with AsyncExitStack() as stack:
-        if settings.judge.kind is JudgeKind.LLM:
-            stack.push_async_callback(judge.aclose)  # type: ignore[attr-defined]
-        yield judge
+        for model in models:
+            stack.push_async_callback(model.aclose)
+        yield _panel(settings, models)
 
 
 def anchor_cases(settings: Settings) -> "Sequence[AnchorCase]":
@@ -367,30 +383,34 @@ def judge_revision(settings: Settings) -> str:
     Raises:
         ConfigError: the folder of its weights holds none.
     """
-    model = settings.judge.model
-    if settings.judge.kind is not JudgeKind.LLM or model is None:
+    if not settings.judge.models:
         return _program(settings).revision
     from deltawheel.infra.declared_pool import served_model
+    from deltawheel.infra.judges.jury import jury_revision
     from deltawheel.infra.judges.llm import revision_of
 
-    _, _, weights = served_model(model, settings)
-    return revision_of(model, weights=weights)
+    revisions = [
+        revision_of(model, weights=served_model(model, settings)[2])
+        for model in settings.judge.models.values()
+    ]
+    return jury_revision(revisions, settings.judge.jury)
 
 
-def _judge_endpoint(settings: Settings, model: "JudgeModelSettings") -> "JudgeEndpoint":
-    from deltawheel.infra.credentials import judge_key
+def _judge_endpoint(settings: Settings, key: str) -> "JudgeEndpoint":
+    from deltawheel.infra.credentials import endpoint_key
     from deltawheel.infra.declared_pool import served_model
     from deltawheel.infra.judges.llm import JudgeEndpoint
     from deltawheel.infra.model_client import key_headers, trimmed
 
+    model = settings.judge.models[key]
     endpoint, name, revision = served_model(model, settings)
     servers = {f"server:{server.name}": server.url for server in settings.servers}
-    key = judge_key(settings)
+    secret = endpoint_key(model, owner=key)
     return JudgeEndpoint(
         url=trimmed(servers.get(endpoint, endpoint)),
         model=name,
         revision=revision,
-        headers=key_headers(key, owner=JUDGE_KEY) if key else None,
+        headers=key_headers(secret, owner=key) if secret else None,
     )
 
 

@@ -11,7 +11,7 @@ from deltawheel.infra.credentials import (
     broker_password,
     endpoint_keys,
     gateway_token,
-    judge_key,
+    require_judge_keys,
 )
 from deltawheel.infra.declared_pool import adapter_folder
 from deltawheel.infra.verifiers import open_verifier
@@ -34,7 +34,7 @@ def require_secrets(settings: Settings) -> None:
         partial(gateway_token, settings.gateway),
         partial(broker_password, settings.broker),
         partial(endpoint_keys, settings),
-        partial(judge_key, settings),
+        partial(require_judge_keys, settings),
     )
     if faults := [fault for check in checks for fault in _fault_of(check)]:
         raise ConfigError("\n".join(faults))

@@ -16,6 +16,7 @@ from deltawheel.contracts.settings import JudgeModelSettings, JudgeSettings
 from deltawheel.contracts.trace import Trace
 from deltawheel.infra.clock import SystemRandom
 from deltawheel.infra.judges.llm import JudgeEndpoint, LlmJudge
+from deltawheel.infra.judges.verified import VerifiedJudge
 from deltawheel.infra.rubric_file import SHIPPED_RUBRIC, read_rubric
 from deltawheel.infra.stub_model_server import FAULTS, StubAnswer, StubFault, StubModelServer
 from deltawheel.infra.telemetry import PrometheusTelemetry
@@ -91,7 +92,6 @@ async def a_world(*answers: StubAnswer | str, **settings: Any) -> AsyncIterator[
             endpoint=JudgeEndpoint(url=url, model=MODEL, revision="sha256:ab"),
             telemetry=telemetry,
             random=SystemRandom(),
-            verifier=AnswerVerifier(JudgeSettings()),
         )
         try:
             yield World(stub, judge, telemetry, queue)
@@ -171,10 +171,11 @@ async def test_server_without_probabilities_is_told_with_the_mode_that_works() -
 
 async def test_verdict_of_a_program_stands_beside_the_scores_and_changes_none() -> None:
     async with a_world(an_answer(1, 1)) as world:
-        right = await world.judge.assess(a_prompt(), a_trace(answer="It is 2."), RUBRIC)
-        wrong = await world.judge.assess(a_prompt(), a_trace(answer="It is 3."), RUBRIC)
+        judge = VerifiedJudge(world.judge, AnswerVerifier(JudgeSettings()))
+        right = await judge.assess(a_prompt(), a_trace(answer="It is 2."), RUBRIC)
+        wrong = await judge.assess(a_prompt(), a_trace(answer="It is 3."), RUBRIC)
         open_ended = a_prompt(reference_answer=None)
-        unknown = await world.judge.assess(open_ended, a_trace(), RUBRIC)
+        unknown = await judge.assess(open_ended, a_trace(), RUBRIC)
     assert (right.is_correct, wrong.is_correct, unknown.is_correct) == (True, False, None)
     assert right.scores == wrong.scores
 
@@ -345,7 +346,6 @@ def a_judge(**settings: Any) -> LlmJudge:
         endpoint=JudgeEndpoint(url="http://h:1/v1", model=MODEL, revision="sha256:ab"),
         telemetry=PrometheusTelemetry("test"),
         random=SystemRandom(),
-        verifier=AnswerVerifier(JudgeSettings()),
     )
 
 

@@ -32,16 +32,19 @@ from deltawheel.contracts.settings.cycle import (
     SuiteSettings,
     TrainingSettings,
 )
-from deltawheel.contracts.settings.judging import (
+from deltawheel.contracts.settings.judge_model import (
     JUDGE_KEY,
-    SCORED_BY,
     Grammar,
-    JudgeKind,
     JudgeMode,
     JudgeModelSettings,
+)
+from deltawheel.contracts.settings.judging import (
+    SCORED_BY,
+    JudgeKind,
     JudgeSettings,
     RubricSettings,
 )
+from deltawheel.contracts.settings.jury import Combination, JurySettings
 from deltawheel.contracts.settings.processes import (
     GatewaySettings,
     MonitoringSettings,
@@ -73,6 +76,7 @@ __all__ = [
     "BrokerProtocol",
     "BrokerSecurity",
     "BrokerSettings",
+    "Combination",
     "CurationSettings",
     "EvaluationSettings",
     "GateSettings",
@@ -84,6 +88,7 @@ __all__ = [
     "JudgeMode",
     "JudgeModelSettings",
     "JudgeSettings",
+    "JurySettings",
     "MonitoringSettings",
     "RegistrySettings",
     "RotationPolicy",
@@ -139,8 +144,22 @@ def _judge_faults(settings: "Settings") -> Iterator[str]:
     if settings.judge.kind is JudgeKind.LLM and (planted := settings.judge.planted):
         yield f"judge.{planted[0]}: faults are planted in judge.kind sandbox and exact-match alone"
     servers = [server.name for server in settings.servers]
-    if (model := settings.judge.model) is not None and model.server not in {None, *servers}:
-        yield f"judge.model.server: unknown server {model.server!r}; servers are {servers}"
+    for key, model in settings.judge.models.items():
+        if model.server not in {None, *servers}:
+            yield f"{key}.server: unknown server {model.server!r}; servers are {servers}"
+
+
+def _jury_faults(settings: "Settings") -> Iterator[str]:
+    judge, jury, deadline_s = settings.judge, settings.judge.jury, settings.runtime.defer_deadline_s
+    if jury.members and judge.kind is not JudgeKind.LLM:
+        yield f"judge.jury.members: judge.kind is {judge.kind}; only models (llm) form a jury"
+    names = [model.name for model in (judge.model, *jury.members) if model is not None]
+    yield from repeated("judge.model and judge.jury.members", names)
+    if jury.members and jury.patience_s >= deadline_s:
+        yield (
+            f"judge.jury.patience_s: it is {jury.patience_s:g}, but a trace is given up after "
+            f"runtime.defer_deadline_s, {deadline_s:g}; give less than that"
+        )
 
 
 def _rubric_faults(settings: "Settings") -> Iterator[str]:
@@ -198,6 +217,7 @@ _COMPARISONS: tuple[Callable[["Settings"], Iterable[str]], ...] = (
     _generator_faults,
     _rotation_faults,
     _judge_faults,
+    _jury_faults,
     _rubric_faults,
     _training_faults,
     _membership_faults,

@@ -16,7 +16,7 @@ from deltawheel.contracts.errors import (
 )
 from deltawheel.contracts.ids import canonical_json, digest_of
 from deltawheel.contracts.judgement import Score
-from deltawheel.contracts.ports import Assessment, Telemetry, Verifier
+from deltawheel.contracts.ports import Assessment, Telemetry
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.rubric import SCORES, Rubric
 from deltawheel.contracts.settings import JUDGE_KEY, JudgeMode, JudgeModelSettings
@@ -63,7 +63,7 @@ class LlmJudge:
         endpoint: Where it answers.
         telemetry: Counts calls and tokens.
         random: Gives each trace's fence its token.
-        verifier: Its verdict is kept beside the scores, and never changes them.
+        key: Where the settings name it.
         watch: Is shown what goes back and forth.
     """
 
@@ -74,22 +74,22 @@ class LlmJudge:
         endpoint: JudgeEndpoint,
         telemetry: Telemetry,
         random: Random,
-        verifier: Verifier,
+        key: str = JUDGE_KEY,
         watch: Watch | None = None,
     ) -> None:
         self._settings = settings
         self._endpoint = endpoint
         self._telemetry = telemetry
         self._random = random
-        self._verifier = verifier
+        self._key = key
         self._revision = revision_of(settings, weights=endpoint.revision)
         self._controls = ControlTokens(settings.control_tokens)
         self._asked = Asked(
-            name=settings.name, model=endpoint.model, revision=endpoint.revision, key=JUDGE_KEY
+            name=settings.name, model=endpoint.model, revision=endpoint.revision, key=key
         )
         self._client = ModelClient(
             timeout_s=settings.request_timeout_s,
-            timeout_key=f"{JUDGE_KEY}.request_timeout_s",
+            timeout_key=f"{key}.request_timeout_s",
             watch=watch,
         )
 
@@ -118,7 +118,7 @@ class LlmJudge:
             scores = await self._vote(request, dimensions)
         else:
             scores = await self._expect(request, dimensions)
-        return Assessment(scores=scores, is_correct=self._verifier.verify(prompt, trace))
+        return Assessment(scores=scores)
 
     async def _expect(
         self, request: Mapping[str, Any], dimensions: Sequence[str]
@@ -177,7 +177,7 @@ class LlmJudge:
         if reply.is_unknown_model:
             raise RetryLaterError(
                 f"{self.name}: its server has no model {self._endpoint.model!r} ({reply.said}): "
-                f"name it exactly in {JUDGE_KEY}.model, or serve it"
+                f"name it exactly in {self._key}.model, or serve it"
             )
         if reply.status != 200:
             raise self._refusal(refusal_of(reply, self._asked))
@@ -199,14 +199,14 @@ class LlmJudge:
         Anything else that the server does not take (a grammar, a parameter) is in every request.
         """
         if isinstance(error, InvalidRecordError) and not _TOO_LONG.search(str(error)):
-            return RetryLaterError(f"{error}; look at the settings below {JUDGE_KEY}")
+            return RetryLaterError(f"{error}; look at the settings below {self._key}")
         return error
 
     def _require_whole(self, choice: JudgeChoice) -> None:
         if choice.finish_reason == "length":
             raise RetryLaterError(
                 f"{self.name}'s answer was cut at {self._settings.max_tokens} tokens: raise "
-                f"{JUDGE_KEY}.max_tokens"
+                f"{self._key}.max_tokens"
             )
         if choice.finish_reason != "stop":
             raise RetryLaterError(f"{self.name} broke its answer off ({choice.finish_reason})")

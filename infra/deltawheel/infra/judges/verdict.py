@@ -98,7 +98,7 @@ def expected_scores(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str,
     tokens = choice.logprobs.content if choice.logprobs else None
     if not tokens:
         raise InvalidRecordError(
-            "the judge's server gives no log-probabilities; ask it for votes (judge.model.mode)"
+            "the judge's server gives no log-probabilities; ask it for votes (mode: votes)"
         )
     text = "".join(token.token for token in tokens)
     starts = [0, *accumulate(len(token.token) for token in tokens)]

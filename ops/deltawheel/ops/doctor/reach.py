@@ -13,11 +13,9 @@ from typing import Final
 from deltawheel.contracts.addresses import without_password
 from deltawheel.contracts.errors import ConfigError, DeltawheelError, RetryLaterError
 from deltawheel.contracts.settings import (
-    JUDGE_KEY,
     BrokerKind,
     BrokerSecurity,
     GeneratorSettings,
-    JudgeKind,
     Settings,
 )
 from deltawheel.contracts.settings.models import ModelSettings
@@ -202,9 +200,7 @@ def check_models(site: Site) -> Iterator[Finding]:
     named: dict[str, ModelSettings] = {
         f"generators.{generator.name}": generator for generator in site.settings.generators
     }
-    judge = site.settings.judge
-    if judge.kind is JudgeKind.LLM and judge.model is not None:
-        named[JUDGE_KEY] = judge.model
+    named |= site.settings.judge.models
     asked = {key: model for key, model in named.items() if model.endpoint}
     if not asked:
         yield ok("all generators are on the wheel's own servers")

@@ -118,6 +118,7 @@ class Judging:
             rubric_digest=self.rubric.digest,
             scores={name: assessment.scores[name] for name in self.rubric.dimensions},
             is_correct=assessment.is_correct,
+            opinions=assessment.opinions,
             accepted_at=trace.accepted_at,
             judged_at=self.clock.now(),
         )

@@ -1,13 +1,15 @@
 """The models and judges of the bench: every prompt makes one pair, however they are asked."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deltawheel.contracts.prompt import Message
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
-from deltawheel.infra.clock import SystemRandom
+from deltawheel.infra.chat_replies import Reply
 from deltawheel.infra.stub_model_server import StubModelServer
 from deltawheel.ops.bench.stream.graded import JUDGE_MODEL, graded_answers
 from deltawheel.ops.bench.stream.instant import LARGE, SMALL, TEXTS, InstantJudge, InstantModels
@@ -48,20 +50,23 @@ async def test_judge_over_http_is_the_products_own_and_prefers_whom_the_one_in_p
     stub = StubModelServer({JUDGE_MODEL: graded_answers()})
     prompt = a_prompt()
     settings = World(home=tmp_path, over_http=True).settings()
-    async with stub.running() as url:
-        judge = wiring.open_judge(
-            with_judge_at(settings, url), wiring.open_telemetry(settings), SystemRandom()
-        )
+    async with (
+        stub.running() as url,
+        wiring.judge_on_trial(with_judge_at(settings, url), ignore) as judge,
+    ):
         found = [
             await judge.assess(prompt, a_trace().model_copy(update={"answer": text}), RUBRIC)
             for text in (TEXTS[LARGE], TEXTS[SMALL])
         ]
-        await judge.aclose()  # type: ignore[attr-defined]
     assert len(stub.asked("/chat/completions")) == 2
     for name in RUBRIC.dimensions:
         better, worse = (it.scores[name] for it in found)
         assert better.mean > worse.mean + 1
         assert [better.coverage, worse.coverage] == pytest.approx([1, 1])
+
+
+def ignore(body: Mapping[str, Any], reply: Reply) -> None:
+    """Watch nothing."""
 
 
 def with_judge_at(settings: Settings, url: str) -> Settings:
