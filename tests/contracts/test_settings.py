@@ -553,3 +553,21 @@ def test_template_says_of_each_key_what_it_does_right_above_it() -> None:
 
 def test_template_fits_a_page() -> None:
     assert max(len(line) for line in settings_template().splitlines()) <= 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "interval_s", "expected"),
+    [
+        ("sandbox", None, None),
+        ("exact-match", 60, 60),
+        ("llm", None, 21_600),
+        ("llm", 0, None),
+        ("llm", 60, 60),
+    ],
+)
+def test_anchors_are_judged_again_where_a_model_judges_unless_told_otherwise(
+    kind: str, interval_s: float | None, expected: float | None
+) -> None:
+    model = {"name": "grader", "endpoint": "http://127.0.0.1:1/v1", "model": "grader"}
+    settings = Settings(judge={"kind": kind, "model": model}, anchors={"interval_s": interval_s})
+    assert settings.anchor_interval_s == expected

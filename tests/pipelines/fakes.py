@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from deltawheel.contracts.anchor_runs import JudgeDrift
 from deltawheel.contracts.cycle import Cycle, StepName, Trigger
 from deltawheel.contracts.errors import CycleError, RetryLaterError
 from deltawheel.contracts.gate import GateDecision
@@ -195,6 +196,7 @@ class Shelf:
     log: list[PoolEvent] = field(default_factory=list)
     promoted: list[Promotion] = field(default_factory=list)
     journal: Journal = field(default_factory=Journal)
+    drifts: dict[tuple[str, str], JudgeDrift] = field(default_factory=dict)
 
     def ranked_pairs(
         self,
@@ -223,6 +225,9 @@ class Shelf:
 
     def cycle(self, cycle_id: str) -> Cycle | None:
         return self.cycles.get(cycle_id)
+
+    def judge_drift(self, judge_revision: str, rubric_digest: str) -> JudgeDrift | None:
+        return self.drifts.get((judge_revision, rubric_digest))
 
     def pool_log(self) -> list[PoolEvent]:
         return self.log

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltawheel.contracts.anchor_runs import AnchorRun, JudgeDrift
 from deltawheel.contracts.errors import CycleError
 from deltawheel.contracts.generator import GeneratorDelta
 from deltawheel.contracts.ids import digest_of
@@ -426,6 +427,28 @@ def test_the_result_carries_the_manifest_and_the_champion(tmp_path: Path) -> Non
     assert result["mean_delta"] == manifest.mean_delta > result["mean_delta_of_candidates"]
     assert Champion.model_validate(result["champion"]).version is None
     assert json.loads(json.dumps(result)) == result
+
+
+def test_no_slice_is_taken_while_the_judge_has_drifted(tmp_path: Path) -> None:
+    digest = a_rubric().digest
+    run = AnchorRun(
+        judge="grader",
+        judge_revision=JUDGE,
+        rubric_digest=digest,
+        scores={"sum": {"factuality": 5.0}},
+        baseline_id="anchor-run_0",
+        shifts={"factuality": 1.5},
+        limits={"factuality": 0.25},
+        ran_at=AT,
+    )
+    drift = JudgeDrift(run=run, last_good_at=EARLIER, first_bad_at=AT)
+    shelf = Shelf(many(20), drifts={(JUDGE, digest): drift})
+    with asyncio.Runner() as runner:
+        context = a_select_context(tmp_path, runner, shelf)
+        with pytest.raises(CycleError, match=r"grader .* has drifted: .* factuality by \+1\.50"):
+            select(context)
+        shelf.drifts = {("judge@2", digest): drift}
+        assert select(context)["num_pairs"] == 10
 
 
 def test_the_champions_adapter_outlives_the_attempts_folder(tmp_path: Path) -> None:

@@ -109,6 +109,19 @@ METRICS: tuple[Metric, ...] = (
         ("judge",),
         "Expected scores with too little probability on legal tokens, asked for again as votes.",
     ),
+    Metric(
+        "deltawheel_judge_drifted",
+        _G,
+        ("judge",),
+        "1 while anchors score otherwise than they did, beyond the limit, and nobody has accepted "
+        "it, else 0.",
+    ),
+    Metric(
+        "deltawheel_anchor_shift",
+        _G,
+        ("judge", "dimension"),
+        "How far the anchors' mean has moved since the baseline, points of the 1-5 scale.",
+    ),
     # owed events
     Metric(
         "deltawheel_owed_events_republished_total",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from deltawheel.contracts.anchor_runs import AnchorRuns
 from deltawheel.contracts.assignment import Assignment
 from deltawheel.contracts.calibration import Calibrations
 from deltawheel.contracts.cycle import Cycle, CycleState, CycleStep, StepName, StepState
@@ -441,6 +442,7 @@ class Store(
     PoolLog,
     CycleLog,
     Calibrations,
+    AnchorRuns,
     Leases,
     Outages,
     Deferrals,

@@ -65,7 +65,15 @@ class SliceRow:
 
 
 def select(context: StageContext) -> Result:
-    """Take the cycle's slice, and note who is champion now: everything later refers to that one."""
+    """Take the cycle's slice, and note who is champion now: everything later refers to that one.
+
+    Raises:
+        CycleError: the judge has drifted, so that its scores do not compare; or there are too few
+            pairs.
+    """
+    digest = context.settings.make_rubric().digest
+    if drift := context.store.judge_drift(context.judge_revision, digest):
+        raise CycleError(drift.sentence)
     download = context.folder / "champion"
     champion = context.registry.champion(download)
     if champion.adapter_path is not None:

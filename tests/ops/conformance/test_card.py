@@ -133,7 +133,7 @@ def test_card_is_saved_and_shown(graded: Graded, tmp_path: Path) -> None:
 def test_judge_that_the_settings_do_not_name_is_refused(graded: Graded) -> None:
     done = graded.shell.run("judge", "conformance", "another")
     assert done.code == 2
-    assert "name no judge 'another'; they name 'grader'" in done.err
+    assert "name no judge 'another'; they name ['grader']" in done.err
 
 
 def test_programs_get_a_card_that_says_what_is_left_out(
@@ -151,3 +151,26 @@ def test_programs_get_a_card_that_says_what_is_left_out(
     assert card["ordering"]["accuracy"] == 1
     assert card["injections"] == []
     assert any("chained arithmetic alone" in note for note in card["notes"])
+
+
+def test_judges_of_a_jury_are_measured_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stub_in_thread("echo") as (stub, url):
+        config = judged_by(url, tmp_path, mode="votes", min_votes=2, max_votes=2)
+        content = yaml.safe_load(config.read_text())
+        second = {**content["judge"]["model"], "name": "second", "model": "second"}
+        content["judge"]["jury"] = {"members": [second]}
+        config.write_text(yaml.safe_dump(content))
+        scores = json.dumps(dict.fromkeys(PAPER_DIMENSIONS, 2))
+        stub.models |= dict.fromkeys(("grader", "second"), lambda _: scores)
+        shell = Shell(patch=monkeypatch).on(config)
+        cards = [
+            json.loads(shell.run("judge", "conformance", *named, "--cases", "1", "--json").out)
+            for named in ([], ["second"])
+        ]
+        requests = stub.asked("/chat/completions")
+    assert [card["judge"] for card in cards] == ["grader", "second"]
+    assert cards[0]["judge_revision"] != cards[1]["judge_revision"]
+    asked = [request.body["model"] for request in requests]
+    assert asked == sorted(asked)

@@ -18,7 +18,7 @@ from pydantic_settings import (
 
 from deltawheel.contracts.record import Name
 from deltawheel.contracts.rubric import PAPER_DIMENSIONS, PAPER_ORDER_BY, SCORES, Rubric
-from deltawheel.contracts.settings.anchors import AnchorSettings
+from deltawheel.contracts.settings.anchors import ANCHORS_EVERY_S, AnchorSettings
 from deltawheel.contracts.settings.broker import (
     BrokerKind,
     BrokerProtocol,
@@ -300,6 +300,13 @@ class Settings(BaseSettings):
             order_by=order_by,
             tie_width=self.rubric.tie_width,
         )
+
+    @property
+    def anchor_interval_s(self) -> float | None:
+        """How often anchors are judged again; None for never."""
+        if self.anchors.interval_s is not None:
+            return self.anchors.interval_s or None
+        return ANCHORS_EVERY_S if self.judge.kind is JudgeKind.LLM else None
 
     @property
     def state(self) -> Path:

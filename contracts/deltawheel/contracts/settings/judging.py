@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from deltawheel.contracts.record import CanonicalDecimal, Name
 from deltawheel.contracts.rubric import PAPER_DIMENSIONS
 from deltawheel.contracts.settings.judge_model import JUDGE_KEY, JudgeModelSettings
-from deltawheel.contracts.settings.jury import JurySettings
+from deltawheel.contracts.settings.jury import Combination, JurySettings
 from deltawheel.contracts.settings.section import Section
 from deltawheel.contracts.settings.values import AnswerPattern
 
@@ -90,6 +90,13 @@ class JudgeSettings(Section):
         if self.kind is not JudgeKind.LLM or self.model is None:
             return {}
         return {JUDGE_KEY: self.model, **self.jury.keyed}
+
+    @property
+    def counted(self) -> Self:
+        """These without judges whose scores decide nothing: a jury's, where the first counts."""
+        if self.jury.combine is Combination.MEAN:
+            return self
+        return self.model_copy(update={"jury": JurySettings()})
 
     @property
     def planted(self) -> list[str]:

@@ -1,11 +1,18 @@
-"""What is known of judges: their calibrations."""
+"""What is known of judges: their calibrations, and what they made of the anchors."""
 
 from sqlalchemy import Index
 from sqlmodel import Field
 
-from deltawheel.infra.store.columns import LongText, Moment, Row, table_of
+from deltawheel.infra.store.columns import (
+    LongText,
+    Moment,
+    OptionalLongText,
+    OptionalMoment,
+    Row,
+    table_of,
+)
 
-__all__ = ["CALIBRATIONS"]
+__all__ = ["ANCHOR_RUNS", "CALIBRATIONS"]
 
 
 class CalibrationRow(Row, table=True):
@@ -21,4 +28,22 @@ class CalibrationRow(Row, table=True):
     payload: LongText
 
 
+class AnchorRunRow(Row, table=True):
+    """One judging of the anchors, and who has accepted its level."""
+
+    __tablename__ = "anchor_runs"
+    __table_args__ = (Index(None, "wheel", "judge_revision", "rubric_digest", "ran_at"),)
+
+    run_id: str = Field(primary_key=True)
+    judge_revision: str
+    rubric_digest: str
+    verdict: str
+    ran_at: Moment
+    accepted_at: OptionalMoment = None
+    accepted_by: str | None = None
+    reason: OptionalLongText = None
+    payload: LongText
+
+
+ANCHOR_RUNS = table_of(AnchorRunRow)
 CALIBRATIONS = table_of(CalibrationRow)

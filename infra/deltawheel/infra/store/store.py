@@ -3,6 +3,7 @@
 from typing import Self
 
 from deltawheel.infra.store.accounts import LedgerAccounts
+from deltawheel.infra.store.anchor_runs import SqlAnchorRuns
 from deltawheel.infra.store.calibrations import SqlCalibrations
 from deltawheel.infra.store.cycles import SqlCycleLog
 from deltawheel.infra.store.deferrals import SqlDeferrals
@@ -35,6 +36,7 @@ class SqlStore(
     SqlPoolLog,
     SqlCycleLog,
     SqlCalibrations,
+    SqlAnchorRuns,
     SqlLeases,
     SqlHalts,
     SqlUnsentLetters,

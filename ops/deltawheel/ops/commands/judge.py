@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from deltawheel.contracts.errors import ExitCode
+from deltawheel.ops.commands.judge_anchors import anchors
 from deltawheel.ops.commands.judge_calibrate import calibrate
 from deltawheel.ops.commands.judge_conformance import conformance
 from deltawheel.ops.console import field, json_option, plain, print_json, print_table, settings_of
@@ -18,6 +19,7 @@ def command() -> None:
     """Look at what the judge is asked and what it finds."""
 
 
+command.add_command(anchors)
 command.add_command(conformance)
 command.add_command(calibrate)
 

@@ -46,6 +46,7 @@ def calibrate(
     """
     from deltawheel.contracts.calibration import Calibration
     from deltawheel.infra import wiring
+    from deltawheel.ops.conformance.card import judge_name
     from deltawheel.ops.conformance.measure import judge_anchors
     from deltawheel.ops.running import as_it_runs
 
@@ -57,7 +58,7 @@ def calibrate(
             _say(f"{number} times: {one_line(fault)}")
         measured = Calibration.measured(
             judged.found.values(),
-            judge=settings.judge.model.name if settings.judge.model else settings.judge.kind.value,
+            judge=judge_name(settings),
             judge_revision=wiring.judge_revision(settings),
             rubric_digest=settings.make_rubric().digest,
             at=wiring.system_clock().now(),

@@ -66,11 +66,11 @@ def conformance(
 ) -> int:
     """Print what the judge is good for, measured on cases whose order is known.
 
-    MODEL is the name of a judge in the settings; unset, the judge. Solutions are judged beside
-    versions of them that were made worse on one dimension each, beside paraphrases, and again:
-    how often the order is right (ties count half), whether it is the spoilt dimension that falls,
-    how far two judgements of one text lie apart, what padding, the order of the dimensions and
-    injected pleas do to a score, and what a judgement costs. Nothing is stored.
+    MODEL is the name of a judge in the settings; unset, the judge whose scores count. Solutions are
+    judged beside versions of them that were made worse on one dimension each, beside paraphrases,
+    and again: how often the order is right (ties count half), whether it is the spoilt dimension
+    that falls, how far two judgements of one text lie apart, what padding, the order of the
+    dimensions and injected pleas do to a score, and what a judgement costs. Nothing is stored.
 
     Exit code 1 if an answer could not be read, if a family of injected texts lifts scores by more
     than --limit, or if the ordering is below --min-ordering.
@@ -103,16 +103,22 @@ def conformance(
 
 
 def of_judge(settings: "Settings", named: str | None) -> "Settings":
-    """Return the settings in which the named judge is the judge.
+    """Return the settings in which the named judge judges alone; unset, those whose scores count.
 
     Raises:
         ConfigError: they name no such judge.
     """
-    model = settings.judge.model
-    name = model.name if model else settings.judge.kind.value
-    if named not in {None, name}:
-        raise ConfigError(f"the settings name no judge {named!r}; they name {name!r}")
-    return settings
+    judge = settings.judge
+    if named is None:
+        return settings.model_copy(update={"judge": judge.counted})
+    models = {model.name: model for model in judge.models.values()}
+    if not models and named == judge.kind.value:
+        return settings
+    if named not in models:
+        known = sorted(models) or [judge.kind.value]
+        raise ConfigError(f"the settings name no judge {named!r}; they name {known}")
+    alone = judge.model_copy(update={"model": models[named], "jury": type(judge.jury)()})
+    return settings.model_copy(update={"judge": alone})
 
 
 def _show(card: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from deltawheel.ops.conformance.measure import (
 )
 from deltawheel.ops.injections import Lift, measure_lifts
 
-__all__ = ["Card", "DimensionCard", "draw_card"]
+__all__ = ["Card", "DimensionCard", "draw_card", "judge_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ async def draw_card(
     if settings.judge.kind is not JudgeKind.SANDBOX and attacks_per_family:
         lifts = await measure_lifts(settings, per_family=attacks_per_family, say=say)
     return Card(
-        judge=settings.judge.model.name if settings.judge.model else settings.judge.kind.value,
+        judge=judge_name(settings),
         judge_revision=wiring.judge_revision(settings),
         rubric=rubric.name,
         rubric_digest=rubric.digest,
@@ -145,6 +145,12 @@ async def draw_card(
         lifts=lifts,
         notes=_notes(cases, settings),
     )
+
+
+def judge_name(settings: Settings) -> str:
+    """Return what the judge of the settings is called, before it is opened."""
+    names = [model.name for model in settings.judge.models.values()]
+    return "+".join(names) or settings.judge.kind.value
 
 
 def _notes(cases: Sequence[AnchorCase], settings: Settings) -> list[str]:

@@ -28,6 +28,11 @@ def check_flow(site: Site) -> Iterator[Finding]:
             "put the deployment right (see `deltawheel dead-letters list`), then run "
             "`deltawheel resume`",
         )
+    if found.drift is not None:
+        yield failure(
+            found.drift.sentence,
+            "see how far it is with `deltawheel judge anchors`; no cycle selects meanwhile",
+        )
     for outage in found.outages:
         yield warning(
             f"{outage.dependency} has been down for {age(outage.began_at, now)}",
@@ -39,5 +44,5 @@ def check_flow(site: Site) -> Iterator[Finding]:
             f"{age(backlog.oldest_at, now)}",
             f"look into {backlog.service}'s log for what they fail at",
         )
-    if not (found.halts or found.outages or found.backlogs):
+    if not (found.halts or found.drift or found.outages or found.backlogs):
         yield ok("nothing is halted, down or deferred")

@@ -1,6 +1,8 @@
 """`python -m deltawheel.services.judging --settings FILE`."""
 
+from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
+from deltawheel.services.judging.anchors import AnchorWatch
 from deltawheel.services.judging.handler import Judging
 from deltawheel.services.runtime.entry import Parts, run_streaming
 from deltawheel.services.runtime.guards import GuardedJudge
@@ -12,15 +14,32 @@ def build(parts: Parts) -> Judging:
     """Wire the handler."""
     return Judging(
         store=parts.store,
-        judge=GuardedJudge(
-            wiring.open_judge(parts.settings, parts.telemetry, parts.random), parts.dependencies
-        ),
+        judge=_judge(parts, parts.settings),
         rubric=parts.settings.make_rubric(),
         clock=parts.clock,
         telemetry=parts.telemetry,
         failpoints=parts.failpoints,
         concurrency=parts.settings.judge.concurrency,
+        ticks=(_watch(parts).tick,) if parts.settings.anchor_interval_s else (),
     )
+
+
+def _watch(parts: Parts) -> AnchorWatch:
+    """Wire what judges the judge: asked for anchors are those whose scores count, and no others."""
+    counted = parts.settings.model_copy(update={"judge": parts.settings.judge.counted})
+    return AnchorWatch.from_settings(
+        counted,
+        store=parts.store,
+        judge=_judge(parts, counted),
+        clock=parts.clock,
+        random=parts.random,
+        telemetry=parts.telemetry,
+    )
+
+
+def _judge(parts: Parts, settings: Settings) -> GuardedJudge:
+    opened = wiring.open_judge(settings, parts.telemetry, parts.random)
+    return GuardedJudge(opened, parts.dependencies)
 
 
 if __name__ == "__main__":
