@@ -122,6 +122,12 @@ METRICS: tuple[Metric, ...] = (
         ("judge", "dimension"),
         "How far the anchors' mean has moved since the baseline, points of the 1-5 scale.",
     ),
+    Metric(
+        "deltawheel_judge_agreement",
+        _G,
+        ("dimension",),
+        "Krippendorff's alpha of the jury's newest traces; not shown of fewer than 50.",
+    ),
     # owed events
     Metric(
         "deltawheel_owed_events_republished_total",

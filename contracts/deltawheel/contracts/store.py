@@ -340,6 +340,19 @@ class PairShelf(Protocol):
         ...
 
 
+class JudgementShelf(Protocol):
+    """Stored judgements, for reading."""
+
+    def jury_judgements(
+        self, *, limit: int, before: Judgement | None = None, since: datetime | None = None
+    ) -> list[Judgement]:
+        """Return a page of those that keep what several judges found, newest first.
+
+        `before` is the last one of the page before; none was judged before `since`.
+        """
+        ...
+
+
 class PoolLog(Protocol):
     """The pool as an event log."""
 
@@ -439,6 +452,7 @@ class Leases(Protocol):
 class Store(
     Ledger,
     PairShelf,
+    JudgementShelf,
     PoolLog,
     CycleLog,
     Calibrations,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -13,6 +13,7 @@ from deltawheel.contracts.errors import DeltawheelError
 from deltawheel.contracts.letters import LetterEntry, Letters
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
+from deltawheel.ops.moments import moment_of
 
 __all__ = ["FILTER_KEYS", "Condition", "choose", "find", "matching", "parse_filter"]
 
@@ -29,7 +30,6 @@ _TEXTS: Final[dict[str, Callable[[LetterEntry, str], Iterable[str | None]]]] = {
 }
 _TIMES: Final = ("since", "until")
 FILTER_KEYS: Final = (*_TEXTS, *_TIMES)
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def choose(
@@ -108,7 +108,7 @@ def _condition(text: str, wheel: str, now: datetime) -> Condition:
         raise ValueError(f"{text!r} is neither key=value nor key~=pattern")
     key, operator, value = found.groups()
     if key in _TIMES and operator == "=":
-        return _died(key, _time_in(value, now))
+        return _died(key, moment_of(value, now))
     if key not in _TEXTS:
         raise ValueError(f"{text!r}: the keys are {', '.join(FILTER_KEYS)}; times take no ~=")
     return _says(key, _test(text, key, operator, value), wheel)
@@ -133,18 +133,6 @@ def _died(key: str, moment: datetime) -> Condition:
     if key == "since":
         return lambda entry: entry.died_at >= moment
     return lambda entry: entry.died_at < moment
-
-
-def _time_in(value: str, now: datetime) -> datetime:
-    if age := re.fullmatch(r"(\d{1,6})([smhd])", value):
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{value!r} is no time: give an age such as 90m or 2d, or 2026-05-01T12:00"
-        ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _prompt_names(entry: LetterEntry) -> Iterable[str | None]:

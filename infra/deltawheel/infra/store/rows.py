@@ -103,6 +103,7 @@ def judgement_row(judgement: Judgement, wheel: str) -> Row:
         "slot": judgement.slot,
         "judged_at": judgement.judged_at,
         "payload": judgement.wire,
+        "num_opinions": len(judgement.opinions),
     }
 
 

@@ -13,6 +13,7 @@ from deltawheel.infra.store.expiry import LedgerExpiry
 from deltawheel.infra.store.groups import LedgerReads
 from deltawheel.infra.store.halts import SqlHalts
 from deltawheel.infra.store.held_events import SqlHeldEvents
+from deltawheel.infra.store.judgements import SqlJudgementShelf
 from deltawheel.infra.store.leases import SqlLeases
 from deltawheel.infra.store.ledger import LedgerWrites
 from deltawheel.infra.store.letters import SqlLetters
@@ -33,6 +34,7 @@ class SqlStore(
     LedgerEvidence,
     SqlHeldEvents,
     SqlPairShelf,
+    SqlJudgementShelf,
     SqlPoolLog,
     SqlCycleLog,
     SqlCalibrations,

@@ -130,6 +130,7 @@ class JudgementRow(Row, table=True):
     slot: int
     judged_at: Moment
     payload: LongText
+    num_opinions: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
 
 
 class SlotEndRow(Row, table=True):
@@ -314,6 +315,14 @@ Index(
     PROMPTS.c.accepted_at,
     sqlite_where=_IS_OPEN,
     postgresql_where=_IS_OPEN,
+)
+_IS_BY_JURY = JUDGEMENTS.c.num_opinions > 0
+Index(
+    "ix_judgements_by_jury",
+    JUDGEMENTS.c.wheel,
+    JUDGEMENTS.c.judged_at,
+    sqlite_where=_IS_BY_JURY,
+    postgresql_where=_IS_BY_JURY,
 )
 Index(
     "ix_pair_deltas_ranked",

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from deltawheel.contracts.errors import ExitCode
+from deltawheel.ops.commands.judge_agreement import agreement
 from deltawheel.ops.commands.judge_anchors import anchors
 from deltawheel.ops.commands.judge_calibrate import calibrate
 from deltawheel.ops.commands.judge_conformance import conformance
@@ -19,6 +20,7 @@ def command() -> None:
     """Look at what the judge is asked and what it finds."""
 
 
+command.add_command(agreement)
 command.add_command(anchors)
 command.add_command(conformance)
 command.add_command(calibrate)

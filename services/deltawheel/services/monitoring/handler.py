@@ -16,6 +16,7 @@ from deltawheel.contracts.settings import MonitoringSettings
 from deltawheel.contracts.slices import ORDER_BY
 from deltawheel.contracts.store import DeltaStats, Progress, Store
 from deltawheel.contracts.topics import Topic, event_type_of
+from deltawheel.services.monitoring.jury import JuryGauges
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.offload import offload
 
@@ -53,7 +54,10 @@ class Monitoring:
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def __post_init__(self) -> None:
-        self.ticks = (Tick(name="refresh", interval_s=self.settings.refresh_s, run=self._refresh),)
+        self.ticks = (
+            Tick(name="refresh", interval_s=self.settings.refresh_s, run=self._refresh),
+            JuryGauges(self.store, self.telemetry).tick,
+        )
 
     async def handle(self, record: Record) -> Sequence[Record]:
         """Count the event and have the gauges read anew."""
