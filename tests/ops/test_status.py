@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from deltawheel.ops.supervisor.plan import ProcessKind, service_file
 from deltawheel.ops.supervisor.runfile import ProcessState, RunFile
 from tests.ops.stopped import a_stopped_wheel, settings_in
 from tests.ops.terminals import Shell
+from tests.records import a_generator, a_pool_event
 
 
 def a_state(name: str, kind: ProcessKind = ProcessKind.SERVICE, **changes: object) -> ProcessState:
@@ -123,3 +125,22 @@ def test_stopped_wheel_can_be_scraped_nowhere(
     service_file(settings_in(config), "judging").parent.mkdir(exist_ok=True)
     announce(settings_in(config), "judging", 41001)
     assert status_json(Shell(patch=monkeypatch).on(config))["metrics"] == {}
+
+
+def test_both_forms_tell_what_was_spent_and_what_for(wheel: Shell, settings: Settings) -> None:
+    priced = a_generator("strong", prompt_price=Decimal(1), completion_price=Decimal(1))
+    store = wiring.open_store(settings)
+    store.add_pool_events([a_pool_event(priced, cause="settings 9")])
+    store.close()
+    told = status_json(wheel)["spending"]
+    strong, weak = told["members"]
+    assert (strong["generator"], weak["generator"], weak["cost"]) == ("strong", "weak", "0")
+    tokens = strong["prompt_tokens"] + strong["completion_tokens"]
+    assert float(told["cost"]) == float(strong["cost"]) == tokens / 1_000_000
+    assert told["tokens_per_pair"] == told["tokens"]
+    assert told["cost_per_sample_point"] == pytest.approx(float(told["cost"]) / 3)
+    out = wheel.run("status").out
+    assert "for each point of generator delta" in out
+    assert ["strong", "4", str(strong["prompt_tokens"])] in [
+        line.split()[:3] for line in out.splitlines()
+    ]

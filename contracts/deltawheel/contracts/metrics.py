@@ -201,6 +201,50 @@ METRICS: tuple[Metric, ...] = (
         "Mean generator delta of stored pairs.",
     ),
     Metric(
+        "deltawheel_member_standing",
+        _G,
+        ("generator",),
+        "1 while prompts are dealt to the member of the pool, 0 while it has left or is gone.",
+    ),
+    Metric(
+        "deltawheel_member_tokens",
+        _G,
+        ("generator", "direction"),
+        "Tokens of a generator's stored traces: read, written.",
+    ),
+    Metric(
+        "deltawheel_member_cost",
+        _G,
+        ("generator",),
+        "What these tokens cost, at the generator's last price; the operator's money.",
+    ),
+    Metric(
+        "deltawheel_tokens_per_pair",
+        _G,
+        (),
+        "Tokens of all stored traces for each stored pair; 0 while there is none.",
+    ),
+    Metric(
+        "deltawheel_cost_per_pair",
+        _G,
+        (),
+        "Cost of all stored traces for each stored pair; 0 while there is none.",
+    ),
+    Metric(
+        "deltawheel_tokens_per_delta_point",
+        _G,
+        ("delta",),
+        "Tokens of all stored traces for each point of delta in stored pairs: sample, generator; 0 "
+        "while these hold none.",
+    ),
+    Metric(
+        "deltawheel_cost_per_delta_point",
+        _G,
+        ("delta",),
+        "Cost of all stored traces for each point of delta in stored pairs: sample, generator; 0 "
+        "while these hold none.",
+    ),
+    Metric(
         "deltawheel_oldest_open_prompt_seconds", _G, (), "Age of the oldest prompt without outcome."
     ),
     Metric("deltawheel_events_seen_total", _C, ("topic",), "Events that monitoring has read."),

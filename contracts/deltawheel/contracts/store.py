@@ -41,6 +41,7 @@ __all__ = [
     "Ledger",
     "MemberTokens",
     "PairShelf",
+    "PairYield",
     "PoolLog",
     "Progress",
     "RankedPair",
@@ -168,6 +169,19 @@ class DeltaStats:
     num_pairs: int
     mean_delta: float
     mean_generator_delta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairYield:
+    """What has come of all work: the stored pairs, and the points of delta in them.
+
+    Points are sums over pairs: of sample deltas by the rubric's order, and of generator deltas as
+    they were when the pairs were made.
+    """
+
+    num_pairs: int
+    sample_points: float
+    generator_points: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +347,10 @@ class PairShelf(Protocol):
         limit: int | None,
     ) -> list[RankedPair]:
         """Return ids by falling delta on the dimension, ties by id; `order_by` is a dimension."""
+        ...
+
+    def pair_yield(self) -> PairYield:
+        """Return how many pairs there are, and how many points of delta they hold."""
         ...
 
     def delta_stats(self) -> list[DeltaStats]:

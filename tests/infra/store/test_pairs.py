@@ -3,7 +3,8 @@
 import pytest
 
 from deltawheel.contracts.slices import ORDER_BY
-from deltawheel.contracts.store import Store
+from deltawheel.contracts.store import PairYield, Store
+from tests.infra.store.stored import add_judged
 from tests.records import (
     JUDGE,
     a_pair,
@@ -105,3 +106,13 @@ def test_quarantined_pairs_come_in_pages_by_id(store: Store) -> None:
     assert store.quarantined(after=held[1].pair.pair_id, limit=2) == held[2:]
     ids = [held[0].pair.pair_id, "pair_none", "a\0b", a_pair(a_prompt("fine")).pair_id]
     assert store.quarantined_by_id(ids) == {held[0].pair.pair_id: held[0]}
+
+
+def test_yield_is_the_pairs_and_their_points(store: Store) -> None:
+    assert store.pair_yield() == PairYield(num_pairs=0, sample_points=0, generator_points=0)
+    pairs = [a_pair(add_judged(store, a_prompt(text))) for text in ("1+1=", "2+2=")]
+    store.close_groups([a_paired_end(pair) for pair in pairs])
+    gained = store.pair_yield()
+    assert gained.num_pairs == 2
+    assert gained.sample_points == pytest.approx(sum(float(it.order_delta) for it in pairs))
+    assert gained.generator_points == pytest.approx(2.0)

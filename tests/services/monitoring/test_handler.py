@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from deltawheel.contracts.dead_letter import Burial
 from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.failpoints import Failpoint
+from deltawheel.contracts.generator import PoolEventKind
 from deltawheel.contracts.outcome import Outcome, UnpairedCause
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.record import Record
@@ -24,9 +26,11 @@ from tests.records import (
     WHEEL,
     a_closing,
     a_dead_letter,
+    a_generator,
     a_judgement,
     a_pair,
     a_paired_end,
+    a_pool_event,
     a_promotion,
     a_prompt,
     a_prompt_failure,
@@ -36,7 +40,7 @@ from tests.records import (
     a_trace,
     seconds,
 )
-from tests.services.fakes import FakeClock, FakeFailpoints, add_asked, add_judged, metric
+from tests.services.fakes import FakeClock, FakeFailpoints, add_asked, add_judged, held, metric
 
 ONE_OF_EACH: list[Record] = [
     a_prompt(),
@@ -155,8 +159,8 @@ async def test_page_mirrors_all_that_the_rows_say(stage: Stage) -> None:
     await stage.refresh()
     expected = gauges_of_rows(stage.store)
     assert gauges_on_page(stage.telemetry.page().decode(), expected) == expected
-    of_the_loop = ("in_flight", "paused", "halted")
-    shown = {name for name, _ in stage.gauges if not any(part in name for part in of_the_loop)}
+    elsewhere = ("in_flight", "paused", "halted", "_member_", "_per_")
+    shown = {name for name, _ in stage.gauges if not any(part in name for part in elsewhere)}
     assert shown == {*expected, "deltawheel_oldest_open_prompt_seconds"}
 
 
@@ -314,3 +318,52 @@ def test_monitoring_ends_no_slot(stage: Stage, record: Record) -> None:
 
 def test_refresh_comes_as_often_as_the_settings_say(stage: Stage) -> None:
     assert [tick.interval_s for tick in stage.handler.ticks] == [3, 30]
+
+
+async def test_what_was_spent_is_shown_for_each_member_and_for_what_came_of_it(
+    stage: Stage,
+) -> None:
+    priced = a_generator("strong", prompt_price=Decimal(1), completion_price=Decimal(2))
+    stage.store.add_pool_events([a_pool_event(priced), a_pool_event(a_generator("weak"))])
+    prompt = add_paired(stage.store, "one")
+    strong, weak = held(stage.store, prompt).traces.values()
+    await stage.refresh()
+    for trace in (strong, weak):
+        sides = {"read": trace.prompt_tokens, "written": trace.completion_tokens}
+        for direction, tokens in sides.items():
+            labels = {"generator": trace.generator, "direction": direction}
+            assert stage.shown("member_tokens", **labels) == tokens
+    tokens = sum(each.prompt_tokens + each.completion_tokens for each in (strong, weak))
+    cost = (strong.prompt_tokens + 2 * strong.completion_tokens) / 1_000_000
+    assert stage.shown("member_cost", generator="strong") == pytest.approx(cost)
+    assert stage.shown("member_cost", generator="weak") == 0
+    assert stage.shown("tokens_per_pair") == tokens
+    assert stage.shown("cost_per_pair") == pytest.approx(cost)
+    assert stage.shown("tokens_per_delta_point", delta="sample") == pytest.approx(tokens / 3)
+    assert stage.shown("cost_per_delta_point", delta="generator") == pytest.approx(cost)
+
+
+async def test_spending_is_counted_again_after_an_event_and_not_at_every_refresh(
+    stage: Stage,
+) -> None:
+    await stage.refresh()
+    assert stage.shown("tokens_per_pair") == 0
+    await stage.handler.handle(a_pair(add_paired(stage.store, "one")))
+    await stage.refresh()
+    assert stage.shown("tokens_per_pair") == 0
+    stage.clock.move(10)
+    await stage.refresh()
+    assert (stage.shown("tokens_per_pair") or 0) > 0
+
+
+async def test_member_that_has_left_or_gone_stands_no_more(stage: Stage) -> None:
+    strong, weak, mid = (a_generator(name) for name in ("strong", "weak", "mid"))
+    stage.store.add_pool_events([a_pool_event(each) for each in (strong, weak, mid)])
+    await stage.refresh()
+    left = a_pool_event(weak, kind=PoolEventKind.LEFT, cause="health 1")
+    gone = a_pool_event(mid, kind=PoolEventKind.DRAINED, cause="operator 1")
+    stage.store.add_pool_events([left, gone])
+    assert stage.shown("member_standing", generator="weak") == 1
+    await stage.refresh()
+    names = ("strong", "weak", "mid")
+    assert [stage.shown("member_standing", generator=name) for name in names] == [1, 0, 0]

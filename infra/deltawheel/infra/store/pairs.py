@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import exists, func, select
 
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
-from deltawheel.contracts.store import DeltaStats, RankedPair
+from deltawheel.contracts.store import DeltaStats, PairYield, RankedPair
 from deltawheel.infra.store.columns import is_key
 from deltawheel.infra.store.part import Part, chunks
 from deltawheel.infra.store.tables import PAIR_DELTAS, PAIRS, QUARANTINE
@@ -110,6 +110,17 @@ class SqlPairShelf(Part):
         with self._database.reading() as connection:
             rows = connection.execute(ranked if limit is None else ranked.limit(limit)).all()
         return [RankedPair(pair_id=pair_id, delta=delta) for pair_id, delta in rows]
+
+    def pair_yield(self) -> PairYield:
+        """Return how many pairs there are and how many points they hold, from an index alone."""
+        pair = PAIRS.c
+        sums = select(
+            func.count().label("num_pairs"),
+            func.coalesce(func.sum(pair.order_delta), 0.0).label("sample_points"),
+            func.coalesce(func.sum(pair.generator_delta), 0.0).label("generator_points"),
+        ).where(pair.wheel == self._wheel)
+        with self._database.reading() as connection:
+            return PairYield(**connection.execute(sums).mappings().one())
 
     def delta_stats(self) -> list[DeltaStats]:
         """Return mean deltas per generator pair and dimension, `order_by` among them."""

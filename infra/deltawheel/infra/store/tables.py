@@ -186,6 +186,7 @@ class PairRow(Row, table=True):
         Index(None, "prompt_id", "round"),
         Index(None, "wheel", "pair_id"),
         Index(None, "wheel", "paired_at"),
+        Index("ix_pairs_yield", "wheel", "order_delta", "generator_delta"),
     )
 
     pair_id: str = Field(primary_key=True)

@@ -32,8 +32,10 @@ _CUT = 200
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
     """Show the processes, how far the prompts are, and the current cycle; running or stopped."""
+    from deltawheel.contracts.spending import read_spending
     from deltawheel.infra import wiring
     from deltawheel.ops.interruptions_view import find_interruptions
+    from deltawheel.ops.spending_view import show_spending, spending_json
     from deltawheel.ops.supervisor.runfile import metrics_urls, read_run
 
     settings = settings_of(context)
@@ -46,14 +48,17 @@ def command(context: click.Context, as_json: bool) -> None:
             waiting = next(entries, None)
         now = wiring.system_clock().now()
         held_up = find_interruptions(store, now=now)
+        spending = read_spending(store, store.pool_log())
     if as_json:
-        print_json(_as_json(run, metrics, progress, cycle, waiting) | held_up.as_json())
+        told = _as_json(run, metrics, progress, cycle, waiting)
+        print_json(told | held_up.as_json() | {"spending": spending_json(spending)})
         return
     if run is None:
         click.echo(f"wheel {settings.wheel} is stopped; `deltawheel up` starts it")
     else:
         _show_run(settings.wheel, run, metrics)
     _show_rows(progress)
+    show_spending(spending)
     if waiting:
         _show_waiting(waiting)
     for line in held_up.lines(now):
