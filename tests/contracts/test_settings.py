@@ -1,6 +1,6 @@
 """Settings: names that must agree, the environment above the file, and a meaning for every key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +14,8 @@ from deltawheel.contracts.settings import (
     BrokerSettings,
     GatewaySettings,
     GeneratorSettings,
+    JudgeSettings,
+    SameFamily,
     ServerSettings,
     Settings,
 )
@@ -151,6 +153,18 @@ def refusal_of(**content: Any) -> str:
             {"judge": {**JUDGED, "jury": {"members": [JUROR], "patience_s": 86400}}},
             "judge.jury.patience_s: it is 86400, but a trace is given up after "
             "runtime.defer_deadline_s, 86400; give less than that",
+        ),
+        (
+            {
+                "judge": {
+                    "same_family": "refuse",
+                    **JUDGED,
+                    "jury": {"members": [{**JUROR, "family": "llama"}]},
+                },
+                "generators": [{**TWO[0], "family": "llama"}, TWO[1]],
+            },
+            "generators.a.family: judge.jury.members.juror is of 'llama' too; judge by another "
+            "family, or set judge.same_family: record",
         ),
         (
             {"evaluation": {"suites": [{**SUITE, "role": "guard"}]}},
@@ -571,3 +585,27 @@ def test_anchors_are_judged_again_where_a_model_judges_unless_told_otherwise(
     model = {"name": "grader", "endpoint": "http://127.0.0.1:1/v1", "model": "grader"}
     settings = Settings(judge={"kind": kind, "model": model}, anchors={"interval_s": interval_s})
     assert settings.anchor_interval_s == expected
+
+
+@pytest.mark.parametrize(
+    ("judges", "generator", "said"),
+    [
+        (("llama", "qwen"), "Llama", True),
+        (("llama", None), "llama", True),
+        (("llama", "qwen"), "gemma", False),
+        (("llama", None), "gemma", None),
+        (("llama",), None, None),
+        ((), "llama", None),
+    ],
+)
+def test_family_is_shared_where_that_can_be_known(
+    judges: Sequence[str | None], generator: str | None, said: bool | None
+) -> None:
+    models = [{**JUROR, "name": f"m{n}", "family": family} for n, family in enumerate(judges)]
+    chosen = {"kind": "llm", "model": models[0], "jury": {"members": models[1:]}} if models else {}
+    recording, refusing = (
+        JudgeSettings.model_validate({**chosen, "same_family": way}) for way in SameFamily
+    )
+    assert recording.shares_family(generator) is said
+    assert refusing.refuses(generator) is bool(said)
+    assert not recording.refuses(generator)

@@ -19,7 +19,10 @@ from deltawheel.contracts.settings import (
 from deltawheel.contracts.settings.values import SANDBOX_GENERATORS, SANDBOX_SUITES
 from deltawheel.infra.declared_pool import (
     adapter_folder,
+    added_generator,
     declared_generators,
+    read_member,
+    settings_doubts,
     unpinned_models,
 )
 from deltawheel.infra.sandbox.grammar import SUITES
@@ -161,6 +164,24 @@ def test_members_whose_weights_could_change_unnoticed_are_told(tmp_path: Path) -
     ]
     assert "a change of 'm' at http://host:8000/v1 would go unnoticed" in told[0]
     assert unpinned_models(Settings()) == []
+
+
+def test_families_that_nobody_has_given_are_told_where_a_model_judges() -> None:
+    where = {"endpoint": "http://host:8000/v1", "model": "m", "revision": "1"}
+    pool = [{"name": "a", **where, "family": "qwen"}, {"name": "b", **where}]
+    judge = {"kind": "llm", "model": {"name": "grader", **where}}
+    [told] = settings_doubts(Settings(generators=pool, judge=judge))
+    assert told.startswith("judge.same_family: no family is given of generators.b, judge.model, so")
+    assert settings_doubts(Settings(generators=pool)) == []
+
+
+def test_member_of_a_judges_own_family_is_not_added_where_that_is_refused() -> None:
+    where = {"endpoint": "http://host:8000/v1", "model": "m", "revision": "1", "family": "qwen"}
+    judge = {"kind": "llm", "model": {"name": "grader", **where}, "same_family": "refuse"}
+    member = read_member({"name": "a", **where})
+    with pytest.raises(ConfigError, match=r"generators\.a\.family: a judge is of 'qwen' too"):
+        added_generator(member, Settings(judge=judge))
+    assert added_generator(member, Settings(judge={**judge, "same_family": "record"})).name == "a"
 
 
 def test_a_model_of_an_endpoint_has_the_revision_that_the_settings_give_it() -> None:

@@ -51,6 +51,10 @@ class Judgement(Record):
         default=None,
         description="What a verifier says of the answer; beside the dimensions, never among them.",
     )
+    is_same_family: bool | None = Field(
+        default=None,
+        description="Whether a judge is of the generator's family; null where that is not known.",
+    )
     opinions: Annotated[tuple[Opinion, ...], FailFast()] = Field(
         default=(),
         description="What each judge found, the first one's first, where several were asked.",

@@ -1,7 +1,7 @@
 """From the settings' `generators:` to records with exact revisions."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ __all__ = [
     "is_unpinned",
     "read_member",
     "served_model",
+    "settings_doubts",
     "unpinned_models",
 ]
 
@@ -66,13 +67,19 @@ def added_generator(member: GeneratorSettings, settings: Settings) -> Generator:
     It carries the name of the variable with its key, for the settings do not know it.
 
     Raises:
-        ConfigError: its server is none of the settings', or as above.
+        ConfigError: its server is none of the settings', its family may not be judged, or as
+            above.
     """
     servers = [server.name for server in settings.servers]
     if member.server not in {None, *servers}:
         raise ConfigError(
             f"generators.{member.name}.server: unknown server {member.server!r}; servers are "
             f"{servers}"
+        )
+    if settings.judge.refuses(member.family):
+        raise ConfigError(
+            f"generators.{member.name}.family: a judge is of {member.family!r} too; judge by "
+            "another family, or set judge.same_family: record"
         )
     declared = _declared(member, settings, _weights_digest)
     return declared.model_copy(update={"api_key_env": member.api_key_env})
@@ -96,6 +103,22 @@ def unpinned_models(settings: Settings) -> list[str]:
         for key, one in named.items()
         if not (one.revision or _is_base(one, servers))
     ]
+
+
+def settings_doubts(settings: Settings) -> list[str]:
+    """Return a sentence for each thing that may be as wanted, but cannot be vouched for."""
+    return [*unpinned_models(settings), *_unknown_families(settings)]
+
+
+def _unknown_families(settings: Settings) -> Iterator[str]:
+    judges = settings.judge.models
+    named: dict[str, ModelSettings] = {f"generators.{it.name}": it for it in settings.generators}
+    unknown = [key for key, model in {**named, **judges}.items() if model.family is None]
+    if judges and unknown:
+        yield (
+            f"judge.same_family: no family is given of {', '.join(unknown)}, so whether a judge is "
+            "of a generator's own family is not known; give each its 'family'"
+        )
 
 
 def adapter_folder(declared: str, *, name: str) -> Path:

@@ -12,7 +12,7 @@ from deltawheel.contracts.pool import declaration_events
 from deltawheel.contracts.settings import BrokerKind, Settings
 from deltawheel.contracts.store import Store
 from deltawheel.infra import wiring
-from deltawheel.infra.declared_pool import declared_generators, unpinned_models
+from deltawheel.infra.declared_pool import declared_generators, settings_doubts
 from deltawheel.ops.preflight import require_secrets
 from deltawheel.ops.supervisor.database import StateBoard, own_database
 from deltawheel.ops.supervisor.plan import (
@@ -75,7 +75,7 @@ def running_wheel(
             secret that one asks for is not in the environment.
     """
     require_secrets(settings)
-    for sentence in unpinned_models(settings):
+    for sentence in settings_doubts(settings):
         say(f"warning: {sentence}")
     clock = wiring.system_clock()
     with ExitStack() as stack:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +14,14 @@ from deltawheel.contracts.judgement import Judgement, Score, SlotFailed
 from deltawheel.contracts.ports import Assessment
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.rubric import Rubric
+from deltawheel.contracts.settings import JudgeSettings
 from deltawheel.contracts.trace import FinishReason, Trace
 from deltawheel.infra.store.store import SqlStore
 from deltawheel.infra.telemetry import PrometheusTelemetry
 from deltawheel.services.judging.handler import Judging
 from tests.records import (
     WHEEL,
+    a_generator,
     a_judgement,
     a_prompt,
     a_rubric,
@@ -153,6 +157,38 @@ async def test_slot_that_was_assigned_under_another_rubric_ends_failed(stage: St
     trace = stage.store.add_traces([a_trace()])[0]
     said = await stage.refusal(trace, stage.with_rubric(Rubric(name="newer")))
     assert said == "assigned under another rubric than the one in the settings now"
+
+
+async def in_family(stage: Stage, family: str | None, **ways: Any) -> Record:
+    """Handle a trace by a generator of this family, as the judge's settings have it."""
+    members = a_generator("strong", family=family), a_generator("weak")
+    prompt = stage.store.add_prompts([a_prompt("3+3=")])[0]
+    assignment = stage.store.add_assignments([an_assignment(prompt, generators=members)])[0]
+    trace = stage.store.add_traces([a_trace(assignment)])[0]
+    model = {"name": "grader", "server": "local", "family": "llama"}
+    settings = JudgeSettings.model_validate({"kind": "llm", "model": model, **ways})
+    handler = replace(stage.handler, shares_family=settings.shares_family, refuses=settings.refuses)
+    [event] = await handler.handle(trace)
+    return event
+
+
+@pytest.mark.parametrize(("family", "said"), [("Llama", True), ("qwen", False), (None, None)])
+async def test_judgement_says_whether_a_judge_is_of_the_generators_family(
+    stage: Stage, family: str | None, said: bool | None
+) -> None:
+    judgement = await in_family(stage, family)
+    assert isinstance(judgement, Judgement)
+    assert judgement.is_same_family is said
+
+
+async def test_trace_of_a_judges_own_family_is_refused_where_the_settings_say_so(
+    stage: Stage,
+) -> None:
+    failure = await in_family(stage, "llama", same_family="refuse")
+    assert isinstance(failure, SlotFailed)
+    assert failure.reason.startswith("strong and a judge are both of family llama (judge.same_fam")
+    assert stage.judge.read == []
+    assert isinstance(await in_family(stage, "llama"), SlotFailed), "the slot has ended"
 
 
 async def test_trace_without_assignment_ends_its_slot_failed(stage: Stage) -> None:

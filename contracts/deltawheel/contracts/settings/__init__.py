@@ -43,6 +43,7 @@ from deltawheel.contracts.settings.judging import (
     JudgeKind,
     JudgeSettings,
     RubricSettings,
+    SameFamily,
 )
 from deltawheel.contracts.settings.jury import Combination, JurySettings
 from deltawheel.contracts.settings.processes import (
@@ -95,6 +96,7 @@ __all__ = [
     "RotationSettings",
     "RubricSettings",
     "RuntimeSettings",
+    "SameFamily",
     "SaslMechanism",
     "ServerSettings",
     "Settings",
@@ -162,6 +164,20 @@ def _jury_faults(settings: "Settings") -> Iterator[str]:
         )
 
 
+def _family_faults(settings: "Settings") -> Iterator[str]:
+    for generator in settings.generators:
+        if settings.judge.refuses(generator.family):
+            named = ", ".join(
+                key
+                for key, model in settings.judge.models.items()
+                if (model.family or "").casefold() == (generator.family or "").casefold()
+            )
+            yield (
+                f"generators.{generator.name}.family: {named} is of {generator.family!r} too; "
+                "judge by another family, or set judge.same_family: record"
+            )
+
+
 def _rubric_faults(settings: "Settings") -> Iterator[str]:
     kind = settings.judge.kind
     dimensions, order_by = _rubric_parts(settings)
@@ -218,6 +234,7 @@ _COMPARISONS: tuple[Callable[["Settings"], Iterable[str]], ...] = (
     _rotation_faults,
     _judge_faults,
     _jury_faults,
+    _family_faults,
     _rubric_faults,
     _training_faults,
     _membership_faults,

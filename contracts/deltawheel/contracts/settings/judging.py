@@ -15,7 +15,7 @@ from deltawheel.contracts.settings.jury import Combination, JurySettings
 from deltawheel.contracts.settings.section import Section
 from deltawheel.contracts.settings.values import AnswerPattern
 
-__all__ = ["SCORED_BY", "JudgeKind", "JudgeSettings", "RubricSettings"]
+__all__ = ["SCORED_BY", "JudgeKind", "JudgeSettings", "RubricSettings", "SameFamily"]
 
 
 class JudgeKind(StrEnum):
@@ -31,6 +31,13 @@ SCORED_BY: Mapping[JudgeKind, Mapping[str, str]] = {
     JudgeKind.EXACT_MATCH: {"factuality": PAPER_DIMENSIONS["factuality"]},
 }
 """The dimensions that a program can score, with the question that each asks; a model takes any."""
+
+
+class SameFamily(StrEnum):
+    """What becomes of a trace by a generator that is of a judge's own family."""
+
+    RECORD = "record"
+    REFUSE = "refuse"
 
 
 class JudgeSettings(Section):
@@ -51,6 +58,14 @@ class JudgeSettings(Section):
     )
     jury: JurySettings = Field(
         default=JurySettings(), description="Further judges beside judge.model, for kind llm."
+    )
+    same_family: SameFamily = Field(
+        default=SameFamily.RECORD,
+        description=(
+            "Models prefer their own family. record: a judgement says whether a judge is of the "
+            "generator's; refuse: no such generator may be declared or added, and no such trace "
+            "is judged."
+        ),
     )
     verifier: Name = Field(
         default="answer",
@@ -97,6 +112,22 @@ class JudgeSettings(Section):
         if self.jury.combine is Combination.MEAN:
             return self
         return self.model_copy(update={"jury": JurySettings()})
+
+    def shares_family(self, family: str | None) -> bool | None:
+        """Whether a judge is of a generator's family; None where one of the families is not known.
+
+        Programs have none.
+        """
+        judges = [model.family for model in self.models.values()]
+        if family is None or not judges:
+            return None
+        if family.casefold() in [judge.casefold() for judge in judges if judge is not None]:
+            return True
+        return None if None in judges else False
+
+    def refuses(self, family: str | None) -> bool:
+        """Whether generators of this family may not be judged."""
+        return self.same_family is SameFamily.REFUSE and bool(self.shares_family(family))
 
     @property
     def planted(self) -> list[str]:

@@ -21,7 +21,7 @@ def command() -> None:
 @click.pass_context
 def check(context: click.Context, file: Path | None, as_json: bool) -> int:
     """Name every wrong key of a settings file, with what would be valid; then exit 2."""
-    from deltawheel.infra.declared_pool import unpinned_models
+    from deltawheel.infra.declared_pool import settings_doubts
     from deltawheel.infra.settings_file import load_settings, settings_faults
     from deltawheel.ops.preflight import file_faults
 
@@ -31,7 +31,7 @@ def check(context: click.Context, file: Path | None, as_json: bool) -> int:
     faults, warnings = settings_faults(path), list[str]()
     if not faults:
         settings = load_settings(path)
-        faults, warnings = file_faults(settings), unpinned_models(settings)
+        faults, warnings = file_faults(settings), settings_doubts(settings)
     if as_json:
         print_json({"file": str(path), "faults": faults, "warnings": warnings})
     else:

@@ -41,11 +41,11 @@ _UP_CLEARS: Final = "`deltawheel up` clears up after it, and goes on from the st
 
 def check_settings(site: Site) -> Iterator[Finding]:
     """Name where the settings come from; a wrong key is told before any check runs."""
-    from deltawheel.infra.declared_pool import unpinned_models
+    from deltawheel.infra.declared_pool import settings_doubts
 
     where = f"{site.config} is valid" if site.config else "no file: the defaults are in force"
     yield ok(where)
-    for sentence in unpinned_models(site.settings):
+    for sentence in settings_doubts(site.settings):
         yield from_sentence(sentence, Level.WARNING)
 
 

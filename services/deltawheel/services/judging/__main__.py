@@ -20,6 +20,8 @@ def build(parts: Parts) -> Judging:
         telemetry=parts.telemetry,
         failpoints=parts.failpoints,
         concurrency=parts.settings.judge.concurrency,
+        shares_family=parts.settings.judge.shares_family,
+        refuses=parts.settings.judge.refuses,
         ticks=(_watch(parts).tick,) if parts.settings.anchor_interval_s else (),
     )
 

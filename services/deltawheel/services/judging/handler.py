@@ -1,6 +1,6 @@
 """What judging does with a trace."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,7 +25,12 @@ class Judging:
     """Ask the judge for every dimension of a trace, and accept nothing less.
 
     A cut-off trace is not judged: its slot ends failed. So does the slot of a trace whose panel or
-    rubric, fixed at assignment, this judge is not, for both sides of a pair must be scored alike.
+    rubric, fixed at assignment, this judge is not, for both sides of a pair must be scored alike,
+    and that of a trace by a family that may not be judged, whoever dealt it that slot.
+
+    Args:
+        shares_family: Whether a judge is of this family, as the judge's settings know it.
+        refuses: Whether a family may not be judged.
     """
 
     store: Store
@@ -35,6 +40,8 @@ class Judging:
     telemetry: Telemetry
     failpoints: Failpoints
     concurrency: int
+    shares_family: Callable[[str | None], bool | None] = lambda family: None
+    refuses: Callable[[str | None], bool] = lambda family: False
     name: str = "judging"
     topics: tuple[Topic, ...] = (Topic.TRACES,)
     ticks: Sequence[Tick] = ()
@@ -97,6 +104,11 @@ class Judging:
             )
         if assignment.rubric_digest != self.rubric.digest:
             return "assigned under another rubric than the one in the settings now"
+        if self.refuses(family := assignment.slots[trace.slot].generator.family):
+            return (
+                f"{trace.generator} and a judge are both of family {family} (judge.same_family: "
+                "refuse): judge by another family, or set that to record"
+            )
         return None
 
     async def _judge(self, group: Group, trace: Trace) -> Judgement:
@@ -118,11 +130,17 @@ class Judging:
             rubric_digest=self.rubric.digest,
             scores={name: assessment.scores[name] for name in self.rubric.dimensions},
             is_correct=assessment.is_correct,
+            is_same_family=self._is_same_family(group, trace),
             opinions=assessment.opinions,
             accepted_at=trace.accepted_at,
             judged_at=self.clock.now(),
         )
         return await self._ledger.add_judgement(judgement)
+
+    def _is_same_family(self, group: Group, trace: Trace) -> bool | None:
+        if group.assignment is None:
+            return None
+        return self.shares_family(group.assignment.slots[trace.slot].generator.family)
 
     def _failure(self, group: Group, trace: Trace, reason: str, at: datetime) -> SlotFailed:
         return SlotFailed(
