@@ -23,6 +23,7 @@ from deltawheel.contracts.ids import digest_of, seed_of
 from deltawheel.contracts.judgement import JudgedTrace, Judgement, PromptFailed, Score, SlotFailed
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
+from deltawheel.contracts.probe import Probe
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Message, Prompt, PromptKey
 from deltawheel.contracts.rubric import Rubric
@@ -354,4 +355,27 @@ def a_promotion(
         replaces=replaces,
         generator=a_generator(f"champion-{version}", revision=f"v{version}", lineage_depth=1),
         promoted_at=promoted_at or seconds(10),
+    )
+
+
+def a_probe(
+    generator: Generator | None = None,
+    *,
+    domain: str = "sums",
+    items_id: str = "items",
+    num_items: int = 10,
+    num_right: int = 5,
+    at: datetime = T0,
+) -> Probe:
+    generator = generator or a_generator()
+    return Probe(
+        generator=generator.name,
+        revision=generator.revision,
+        domain=domain,
+        items_id=items_id,
+        num_items=num_items,
+        num_right=num_right,
+        prompt_tokens=10 * num_items,
+        completion_tokens=20 * num_items,
+        probed_at=at,
     )

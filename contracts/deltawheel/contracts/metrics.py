@@ -99,6 +99,12 @@ METRICS: tuple[Metric, ...] = (
         "Adapters loaded into a server that did not know them.",
     ),
     Metric(
+        "deltawheel_probe_items_total",
+        _C,
+        ("generator", "domain", "result"),
+        "Held-out prompts that members of the pool answered: right, wrong.",
+    ),
+    Metric(
         "deltawheel_completion_tokens_total", _C, ("generator",), "Tokens written by generators."
     ),
     # the judge, where it is a model

@@ -24,6 +24,7 @@ from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
 from deltawheel.contracts.letters import Letters
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
+from deltawheel.contracts.probe import LadderRows
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.record import Record
@@ -472,6 +473,7 @@ class Store(
     PairShelf,
     JudgementShelf,
     PoolLog,
+    LadderRows,
     CycleLog,
     Calibrations,
     AnchorRuns,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from deltawheel.contracts.addresses import host_port
 from deltawheel.contracts.settings import (
+    SANDBOX,
     BrokerKind,
     JudgeKind,
     Settings,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         Producer,
         Registry,
         Telemetry,
+        Verifier,
     )
+    from deltawheel.contracts.probe import HeldOut
     from deltawheel.contracts.store import Store
     from deltawheel.contracts.topic_audit import TopicReads
     from deltawheel.contracts.topics import Topic
@@ -62,9 +65,11 @@ __all__ = [
     "memory_bus",
     "open_consumer",
     "open_gateway",
+    "open_held_out",
     "open_judge",
     "open_models",
     "open_pair_checks",
+    "open_probe_verifier",
     "open_producer",
     "open_registry",
     "open_store",
@@ -412,6 +417,30 @@ def _judge_endpoint(settings: Settings, key: str) -> "JudgeEndpoint":
         revision=revision,
         headers=key_headers(secret, owner=key) if secret else None,
     )
+
+
+def open_held_out(settings: Settings) -> "HeldOut | None":
+    """Return the prompts that are kept for probes, or None where nobody is to be probed.
+
+    Raises:
+        ConfigError: their file cannot be used.
+    """
+    from deltawheel.infra import held_out
+
+    return held_out.open_held_out(settings)
+
+
+def open_probe_verifier(settings: Settings) -> "Verifier":
+    """Build what verifies the answers to probes: the sandbox's problems have their own.
+
+    Raises:
+        ConfigError: no installed package has a verifier of that name.
+    """
+    from deltawheel.infra.verifiers import open_verifier
+
+    is_sandbox = settings.probe.file == SANDBOX
+    changed = {"verifier": SANDBOX} if is_sandbox else {}
+    return open_verifier(settings.judge.model_copy(update=changed))
 
 
 def open_pair_checks(settings: Settings) -> "PairChecks":

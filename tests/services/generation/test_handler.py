@@ -556,3 +556,17 @@ async def test_who_has_answered_is_told_and_for_whom_another_model_did(stage: St
     with pytest.raises(ForeignModelError):
         await stage.handler.handle(stage.accept())
     assert sorted(told) == [("strong", True), ("weak", False)]
+
+
+async def test_prompt_that_is_held_out_for_probes_is_dealt_to_nobody(stage: Stage) -> None:
+    class HoldsAll:
+        sets = ()
+
+        def holds(self, prompt: Prompt) -> bool:
+            return True
+
+    stage.handler.held_out = HoldsAll()
+    [failure] = await stage.handler.handle(stage.accept())
+    assert isinstance(failure, PromptFailed)
+    assert "held out" in failure.reason
+    assert stage.models.asked == []

@@ -46,6 +46,7 @@ from deltawheel.contracts.settings.judging import (
     SameFamily,
 )
 from deltawheel.contracts.settings.jury import Combination, JurySettings
+from deltawheel.contracts.settings.ladder import LadderSettings, ProbeSettings
 from deltawheel.contracts.settings.processes import (
     GatewaySettings,
     MonitoringSettings,
@@ -90,7 +91,9 @@ __all__ = [
     "JudgeModelSettings",
     "JudgeSettings",
     "JurySettings",
+    "LadderSettings",
     "MonitoringSettings",
+    "ProbeSettings",
     "RegistrySettings",
     "RotationPolicy",
     "RotationSettings",
@@ -286,6 +289,12 @@ class Settings(BaseSettings):
         description="Members of the pool, at least two; unset, the three that ship.",
     )
     rotation: RotationSettings = Field(default=RotationSettings(), description="Rotation.")
+    ladder: LadderSettings = Field(
+        default=LadderSettings(), description="How capable generators are taken to be."
+    )
+    probe: ProbeSettings = Field(
+        default=ProbeSettings(), description="Held-out prompts by which members are rated."
+    )
     generation: GenerationSettings = Field(default=GenerationSettings(), description="Generation.")
     judge: JudgeSettings = Field(default=JudgeSettings(), description="The judge.")
     rubric: RubricSettings = Field(default=RubricSettings(), description="The rubric.")

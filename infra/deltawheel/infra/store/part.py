@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, false, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, false, or_, select
 
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.record import Record
@@ -108,7 +108,7 @@ def among(table: Table, keys: Sequence[PromptKey]) -> ColumnElement[bool]:
     return or_(false(), *rounds)
 
 
-def same_prompt(one: Table, other: Table) -> ColumnElement[bool]:
+def same_prompt(one: FromClause, other: FromClause) -> ColumnElement[bool]:
     """Return the condition that rows of two tables belong to the same (prompt, round)."""
     return and_(one.c.prompt_id == other.c.prompt_id, one.c.round == other.c.round)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deltawheel.ops.commands.generators_ladder import ladder, probe
 from deltawheel.ops.console import field, json_option, print_json, print_table, settings_of
 from deltawheel.ops.member_options import make_member, member_options
 from deltawheel.ops.operator import by_option, reason_option
@@ -28,6 +29,10 @@ def command() -> None:
     Changes are lines of the pool's log, with who and why; a wheel that runs takes them up within
     seconds.
     """
+
+
+command.add_command(ladder)
+command.add_command(probe)
 
 
 @command.command("list")

@@ -1,8 +1,10 @@
 """`python -m deltawheel.services.generation --settings FILE`."""
 
+from deltawheel.contracts.ports import ChatModel
 from deltawheel.infra import wiring
 from deltawheel.services.generation.handler import Generation
 from deltawheel.services.generation.membership import Membership
+from deltawheel.services.generation.probing import Prober, Probing
 from deltawheel.services.runtime.entry import Parts, run_streaming
 from deltawheel.services.runtime.guards import GuardedChatModel
 
@@ -21,6 +23,7 @@ def build(parts: Parts) -> Generation:
         clock=parts.clock,
         random=parts.random,
     )
+    probing = _probing(parts, models)
     generation = Generation(
         settings=parts.settings,
         store=parts.store,
@@ -30,7 +33,8 @@ def build(parts: Parts) -> Generation:
         clock=parts.clock,
         telemetry=parts.telemetry,
         failpoints=parts.failpoints,
-        ticks=membership.ticks,
+        ticks=(*membership.ticks, *(probing.ticks if probing else ())),
+        held_out=probing.held_out if probing else None,
         on_answer=membership.heard,
     )
 
@@ -39,7 +43,31 @@ def build(parts: Parts) -> Generation:
         parts.dependencies.wake()
 
     membership.on_change = note_change
+    if probing is not None:
+        probing.on_change = generation.forget_pool
     return generation
+
+
+def _probing(parts: Parts, models: ChatModel) -> Probing | None:
+    """Return what probes the pool's members, where the settings hold prompts out for that."""
+    held_out = wiring.open_held_out(parts.settings)
+    if held_out is None:
+        return None
+    prober = Prober(
+        models=models,
+        verifier=wiring.open_probe_verifier(parts.settings),
+        clock=parts.clock,
+        telemetry=parts.telemetry,
+        concurrency=parts.settings.probe.concurrency,
+    )
+    return Probing(
+        settings=parts.settings,
+        held_out=held_out,
+        prober=prober,
+        store=parts.store,
+        clock=parts.clock,
+        random=parts.random,
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from deltawheel.contracts.ids import digest_of, seed_of
 from deltawheel.contracts.judgement import PromptFailed, SlotFailed
 from deltawheel.contracts.pool import Pool, generator_delta
 from deltawheel.contracts.ports import ChatModel, Completion, Failpoints, Telemetry
+from deltawheel.contracts.probe import HeldOut
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.record import Record
@@ -30,6 +31,10 @@ from deltawheel.services.runtime.offload import offload
 __all__ = ["Generation"]
 
 _FRESH_S = 1.0
+_HELD_OUT = (
+    "it is held out: probe.file has it, and a probe would tell nothing of a model that was trained "
+    "on it"
+)
 
 
 @dataclass(slots=True)
@@ -49,7 +54,7 @@ class Generation:
     The assignment is stored before the first model call. A redelivered prompt reads it, finds the
     traces that are there, and asks only for what is missing. `on_dealt` hears, whenever the pool
     was read, which generators prompts are dealt to; `on_answer`, who has written a trace, and for
-    whom another model did.
+    whom another model did. A prompt that is held out for probes is dealt to nobody.
     """
 
     settings: Settings
@@ -63,6 +68,7 @@ class Generation:
     topics: tuple[Topic, ...] = (Topic.PROMPTS, Topic.PROMOTIONS)
     ticks: Sequence[Tick] = ()
     on_dealt: Callable[[Collection[Generator]], None] = lambda generators: None
+    held_out: HeldOut | None = None
     on_answer: Callable[[Generator, ForeignModelError | None], None] = lambda generator, error: None
     _ledger: BatchedLedger = field(init=False)
     _rubric_digest: str = field(init=False)
@@ -125,10 +131,12 @@ class Generation:
         if view.is_paused:
             raise RetryLaterError("generation is paused while a cycle trains on this machine")
         now = self.clock.now()
+        if self.held_out is not None and self.held_out.holds(group.prompt):
+            return await self._give_up(group, now, _HELD_OUT)
         if not view.pairs and view.pool.absent:
             raise RetryLaterError(f"too few generators stand: {_who_left(view.pool)}")
         if not view.pairs and await self._has_waited_too_long(group, now):
-            return await self._give_up(group, now)
+            return await self._give_up(group, now, self._waited())
         stronger, weaker = deal(group.prompt.key, view.pairs, self.settings.rotation)
         assignment = Assignment(
             prompt_id=group.prompt.prompt_id,
@@ -152,13 +160,16 @@ class Generation:
         waited_s = (now - group.opened_at - stood).total_seconds()
         return waited_s > self.settings.generation.expire_after_s
 
-    async def _give_up(self, group: Group, now: datetime) -> PromptFailed:
+    def _waited(self) -> str:
+        waited_s = self.settings.generation.expire_after_s
+        return f"no two generators could be paired for generation.expire_after_s ({waited_s:.0f} s)"
+
+    async def _give_up(self, group: Group, now: datetime, reason: str) -> PromptFailed:
         failure = PromptFailed(
             prompt_id=group.prompt.prompt_id,
             round=group.prompt.round,
             attempt=group.attempt,
-            reason="no two generators could be paired for generation.expire_after_s "
-            f"({self.settings.generation.expire_after_s:.0f} s)",
+            reason=reason,
             accepted_at=group.prompt.accepted_at,
             failed_at=now,
         )
