@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deltawheel.contracts.generator import Generator
@@ -90,6 +90,7 @@ def test_errors_shrink_with_items(num_items: int, share: float) -> None:
     assert stderr(4 * num_items) < stderr(num_items) < a_ladder().delta(STRONG, WEAK).stderr
 
 
+@example(offset=4.0, right=[0, 1, 0])
 @given(offset=st.floats(-5, 5), right=st.lists(st.integers(0, 30), min_size=3, max_size=3))
 def test_a_common_offset_of_the_priors_cancels(offset: float, right: list[int]) -> None:
     moved = [it.model_copy(update={"capability": it.capability + offset}) for it in MEMBERS]

@@ -18,6 +18,9 @@ _SMALLEST_STDERR: Final = 1e-4
 """What is believed more firmly than this is believed this firmly: an error of 0 has no inverse."""
 _MAX_STEPS: Final = 200
 _SMALLEST_STEP: Final = 1e-10
+_LONGEST_STEP: Final = 2.0
+"""Logits. Where outcomes are nearly certain the curvature is next to nothing: a whole step from
+there leads to where it is nothing, and no further."""
 
 _Matrix = list[list[float]]
 
@@ -106,12 +109,12 @@ class _Row(NamedTuple):
 def _climb(
     rows: Sequence[_Row], start: Sequence[float], precisions: Sequence[float]
 ) -> list[float]:
-    """Go to the maximum by Newton's steps, each halved until it leads upwards."""
+    """Go to the maximum by Newton's steps, none too long, each halved until it leads upwards."""
     at, height = list(start), _height(rows, start, start, precisions)
     for _ in range(_MAX_STEPS):
         slope = _slope(rows, at, start, precisions)
         steps = _solve(_curvature(rows, at, precisions), slope)
-        share = 1.0
+        share = min(1.0, _LONGEST_STEP / max(*map(abs, steps), _SMALLEST_STEP))
         while share > _SMALLEST_STEP:
             there = [x + share * step for x, step in zip(at, steps, strict=True)]
             reached = _height(rows, there, start, precisions)
