@@ -462,3 +462,29 @@ async def test_key_of_a_generator_that_the_settings_do_not_name_is_looked_for() 
         await models.aclose()
     sent = [request.headers.get("Authorization") for request in stub.requests]
     assert sent == [f"Bearer {SECRET}", None]
+
+
+async def test_adapter_is_unloaded_and_loaded_again_when_it_is_asked_for() -> None:
+    generator = a_generator(adapter_path="/adapters/strong")
+    async with a_world(is_adapter=True) as world:
+        await world.ask(generator)
+        await world.models.unload(generator)
+        assert world.stub.loaded == set()
+        assert world.counted("deltawheel_adapter_unloads_total", generator="strong") == 1
+        assert (await world.ask(generator)).answer == "6"
+        assert world.loads_counted == 2
+
+
+async def test_adapter_that_the_server_does_not_know_is_unloaded_as_it_is() -> None:
+    async with a_world(is_adapter=True) as world:
+        await world.models.unload(a_generator(adapter_path="/adapters/strong"))
+        await world.models.unload(a_generator())
+        assert len(world.stub.asked("unload_lora_adapter")) == 1
+        assert world.counted("deltawheel_adapter_unloads_total", generator="strong") == 0
+
+
+async def test_server_that_is_busy_unloads_later() -> None:
+    async with a_world(is_adapter=True) as world:
+        world.stub.load_fault = FAULTS["busy"]
+        with pytest.raises(RetryLaterError, match="busy"):
+            await world.models.unload(a_generator(adapter_path="/adapters/strong"))

@@ -96,6 +96,7 @@ class FakeModels:
     asked: list[tuple[str, int]] = field(default_factory=list)
     messages: list[Sequence[Message]] = field(default_factory=list)
     loaded: list[Generator] = field(default_factory=list)
+    unloaded: list[Generator] = field(default_factory=list)
 
     async def complete(
         self, generator: Generator, messages: Sequence[Message], *, seed: int
@@ -110,6 +111,10 @@ class FakeModels:
     async def load(self, generator: Generator) -> None:
         self.loading(generator)
         self.loaded.append(generator)
+
+    async def unload(self, generator: Generator) -> None:
+        self.loading(generator)
+        self.unloaded.append(generator)
 
     async def aclose(self) -> None:
         """Nothing is open."""

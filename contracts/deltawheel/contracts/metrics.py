@@ -105,6 +105,12 @@ METRICS: tuple[Metric, ...] = (
         "Held-out prompts that members of the pool answered: right, wrong.",
     ),
     Metric(
+        "deltawheel_adapter_unloads_total",
+        _C,
+        ("generator",),
+        "Adapters of retired generators that a server was told to forget.",
+    ),
+    Metric(
         "deltawheel_completion_tokens_total", _C, ("generator",), "Tokens written by generators."
     ),
     # the judge, where it is a model

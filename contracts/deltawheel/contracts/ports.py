@@ -32,6 +32,7 @@ __all__ = [
     "Registry",
     "Telemetry",
     "TopicPartition",
+    "UnloadingChatModel",
     "Verifier",
 ]
 
@@ -169,6 +170,18 @@ class ChatModel(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections."""
+        ...
+
+
+class UnloadingChatModel(ChatModel, Protocol):
+    """A `ChatModel` whose servers can be told to forget an adapter."""
+
+    async def unload(self, generator: Generator) -> None:
+        """Have the server forget the generator's adapter; what is no adapter stays.
+
+        Raises:
+            RetryLaterError: the server is down or busy.
+        """
         ...
 
 

@@ -18,7 +18,7 @@ from deltawheel.contracts.cycle import Cycle, CycleState, CycleStep, StepName, S
 from deltawheel.contracts.dead_letter import Burial, DeadLetter
 from deltawheel.contracts.evidence import Evidence, Snapshot
 from deltawheel.contracts.gate import Verdict
-from deltawheel.contracts.generator import PoolEvent
+from deltawheel.contracts.generator import Generator, PoolEvent
 from deltawheel.contracts.interruptions import Deferrals, Halts, Outages, UnsentLetters
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
 from deltawheel.contracts.letters import Letters
@@ -270,6 +270,10 @@ class Ledger(Protocol):
 
         Those of the oldest prompts come first, from those on that were accepted at `since`.
         """
+        ...
+
+    def has_open_slots(self, generator: Generator) -> bool:
+        """Tell whether a prompt that is not closed was dealt to this revision."""
         ...
 
     def watch(self, *, at: datetime, longest_gap: timedelta, is_paused: bool) -> None:

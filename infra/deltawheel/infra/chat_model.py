@@ -84,6 +84,22 @@ class OpenAIChatModel:
         body = {"model": generator.model, "messages": messages, "temperature": 0, "max_tokens": 1}
         await self._counted_ask(generator, body)
 
+    async def unload(self, generator: Generator) -> None:
+        """Have the server forget the adapter, as vLLM offers it; see the port.
+
+        A server that does not know it (404), or cannot unload at all, has nothing to forget.
+
+        Raises:
+            RetryLaterError: the server is down or busy.
+        """
+        if generator.adapter_path is None:
+            return
+        reply = await self._post("unload_lora_adapter", generator, {"lora_name": generator.model})
+        if reply.status == 200:
+            self._telemetry.count("deltawheel_adapter_unloads_total", generator=generator.name)
+        elif reply.status not in (400, 404, 405):
+            raise refusal_of(reply, Asked.generator(generator))
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._loads.aclose()

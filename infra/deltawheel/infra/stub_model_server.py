@@ -134,7 +134,7 @@ class StubModelServer:
         load_latency_s: How long the loading of an adapter takes.
         fault: Answered instead of completions while it is set.
         fault_share: Share of the completions that it strikes, evenly spread: 0.25 is every fourth.
-        load_fault: Answered instead of loading an adapter while it is set.
+        load_fault: Answered instead of loading or unloading an adapter while it is set.
         requests: Every POST that has come, oldest first.
         loaded: Adapters that answer at the moment; clear it and the server has "restarted".
     """
@@ -166,6 +166,7 @@ class StubModelServer:
                 web.get("/v1/models", self._list),
                 web.post("/v1/chat/completions", self._complete),
                 web.post("/v1/load_lora_adapter", self._load),
+                web.post("/v1/unload_lora_adapter", self._unload),
             ]
         )
         return application
@@ -235,6 +236,17 @@ class StubModelServer:
             return _error(404, f"Loading lora {name} failed: No adapter found", "NotFoundError")
         self.loaded.add(name)
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        """Forget an adapter; the answers are vLLM's."""
+        body = await self._note(request)
+        if self.load_fault is not None:
+            return _failed(self.load_fault, request)
+        name = str(body.get("lora_name"))
+        if name not in self.loaded:
+            return _error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
+        self.loaded.discard(name)
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     def _strikes(self) -> bool:
         self._due += self.fault_share

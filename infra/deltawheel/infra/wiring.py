@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from deltawheel.contracts.anchors import AnchorCase
     from deltawheel.contracts.clock import Clock, Random
     from deltawheel.contracts.ports import (
-        ChatModel,
         Consumer,
         Failpoints,
         Judge,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
         Producer,
         Registry,
         Telemetry,
+        UnloadingChatModel,
         Verifier,
     )
     from deltawheel.contracts.probe import HeldOut
@@ -450,7 +450,7 @@ def open_pair_checks(settings: Settings) -> "PairChecks":
     return GreatExpectationsChecks(settings.curation)
 
 
-def open_models(settings: Settings, telemetry: "Telemetry") -> "ChatModel":
+def open_models(settings: Settings, telemetry: "Telemetry") -> "UnloadingChatModel":
     """Build the client of all model servers."""
     from deltawheel.infra.chat_model import OpenAIChatModel
     from deltawheel.infra.credentials import endpoint_keys, member_key

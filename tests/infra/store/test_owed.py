@@ -7,6 +7,7 @@ from tests.infra.store.stored import LATER, add_asked, add_judged
 from tests.records import (
     T0,
     a_closing,
+    a_generator,
     a_judgement,
     a_pair,
     a_paired_end,
@@ -89,3 +90,15 @@ def test_redelivered_prompt_does_not_open_a_closed_group(store: Store) -> None:
     store.add_prompts([prompt])
     assert store.owed(before=LATER, limit=10) == []
     assert store.progress().oldest_open_at is None
+
+
+def test_revision_is_needed_while_a_prompt_that_was_dealt_to_it_is_open(store: Store) -> None:
+    strong, weak = a_generator("strong"), a_generator("weak")
+    assert not store.has_open_slots(strong)
+    prompt = add_asked(store)
+    assert store.has_open_slots(strong)
+    assert store.has_open_slots(weak)
+    assert not store.has_open_slots(a_generator("mid"))
+    assert not store.has_open_slots(a_generator("strong", revision="%"))
+    store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.UNPAIRED))])
+    assert not store.has_open_slots(strong)

@@ -28,11 +28,15 @@ class FakeProbe:
 
     faults: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    unloaded: list[str] = field(default_factory=list)
 
     async def probe(self, generator: Generator) -> None:
         self.asked.append(generator.name)
         if fault := self.faults.get(generator.name):
             raise fault
+
+    async def unload(self, generator: Generator) -> None:
+        self.unloaded.append(generator.reference)
 
 
 class Stage:
@@ -247,3 +251,10 @@ async def test_drained_member_is_asked_no_more(stage: Stage) -> None:
     stage.store.add_pool_events([drained])
     await stage.look(4)
     assert sorted(stage.models.asked) == ["mid", "strong"]
+
+
+async def test_retired_adapter_is_unloaded_by_who_looks_after_the_pool(stage: Stage) -> None:
+    adapter = a_generator("guest", adapter_path="/adapters/guest")
+    stage.store.add_pool_events([a_pool_event(adapter, kind=PoolEventKind.RETIRED)])
+    await stage.look()
+    assert stage.models.unloaded == ["guest@r1"]

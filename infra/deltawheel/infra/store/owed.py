@@ -20,6 +20,8 @@ from sqlalchemy import (
     select,
 )
 
+from deltawheel.contracts.assignment import Assignment
+from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.judgement import PromptFailed
 from deltawheel.contracts.prompt import Prompt, PromptKey
 from deltawheel.contracts.record import Record
@@ -69,6 +71,24 @@ class LedgerDebts(Part):
             ]
         owed.sort(key=lambda aged: aged[:2])
         return [record for _, _, record in owed[:limit]]
+
+    def has_open_slots(self, generator: Generator) -> bool:
+        """Tell whether a prompt that is not closed was dealt to this revision.
+
+        Plans in which the revision does not stand at all are not even read.
+        """
+        plans = (
+            select(ASSIGNMENTS.c.payload)
+            .join(PROMPTS, same_prompt(ASSIGNMENTS, PROMPTS))
+            .where(self._is_open())
+            .where(ASSIGNMENTS.c.payload.contains(generator.revision, autoescape=True))
+        )
+        with self._database.reading() as connection:
+            return any(
+                slot.generator.reference == generator.reference
+                for plan in connection.scalars(plans)
+                for slot in Assignment.model_validate_json(plan).slots
+            )
 
     def _is_open(self) -> ColumnElement[bool]:
         closed = exists().where(same_attempt(CLOSINGS, PROMPTS)).correlate(PROMPTS)

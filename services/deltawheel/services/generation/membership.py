@@ -20,10 +20,11 @@ from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import GenerationSettings
 from deltawheel.contracts.store import PAUSE_LEASE, Store
+from deltawheel.services.generation.retirement import Retirement, Unloads
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.offload import offload
 
-__all__ = ["LEASE", "HealthProbe", "Membership"]
+__all__ = ["LEASE", "Membership", "PoolModels"]
 
 log = logging.getLogger("deltawheel.generation")
 
@@ -33,8 +34,8 @@ _LOOKS: Final = 3
 _BUDGET_INTERVAL_S: Final = 15.0
 
 
-class HealthProbe(Protocol):
-    """What asks a member whether it answers."""
+class PoolModels(Unloads, Protocol):
+    """The members, as who looks after them needs them."""
 
     async def probe(self, generator: Generator) -> None:
         """Have it write one token; its errors are those of `ChatModel.load`."""
@@ -43,7 +44,7 @@ class HealthProbe(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Membership:
-    """Looks after the pool at an interval.
+    """Looks after the pool at an interval, and unloads adapters that are retired.
 
     A member whose traces come is healthy, and costs no check. `on_change` is told after members
     left or returned.
@@ -51,12 +52,13 @@ class Membership:
 
     settings: GenerationSettings
     store: Store
-    models: HealthProbe
+    models: PoolModels
     clock: Clock
     random: Random
     on_change: Callable[[], None] = lambda: None
     ticks: Sequence[Tick] = field(init=False)
     _token: str = field(init=False)
+    _retirement: Retirement = field(init=False)
     _heard: set[str] = field(default_factory=set, init=False)
     _foreign: dict[str, str] = field(default_factory=dict, init=False)
     _failures: Counter[str] = field(default_factory=Counter, init=False)
@@ -64,6 +66,7 @@ class Membership:
 
     def __post_init__(self) -> None:
         self._token = self.random.token()
+        self._retirement = Retirement(store=self.store, models=self.models, clock=self.clock)
         interval_s = self.settings.health_interval_s / _LOOKS or _BUDGET_INTERVAL_S
         self.ticks = (Tick(name="membership", interval_s=interval_s, run=self.look),)
 
@@ -75,14 +78,24 @@ class Membership:
             self._foreign[generator.reference] = str(error)
 
     async def look(self) -> Sequence[Record]:
-        """Let members leave and return; nothing while another looks, or generation is paused."""
+        """Let members leave, return and be forgotten.
+
+        Nothing happens while another process looks, or generation is paused.
+        """
         now = self.clock.now()
         heard, foreign = self._heard, self._foreign
         self._heard, self._foreign = set(), {}
         if not await self._may_look(now):
             self._failures.clear()
             return []
-        pool = Pool.from_log(await offload(self.store.pool_log))
+        pool_log = await offload(self.store.pool_log)
+        await self._look_after(Pool.from_log(pool_log), now, heard, foreign)
+        await self._retirement.look(pool_log)
+        return []
+
+    async def _look_after(
+        self, pool: Pool, now: datetime, heard: set[str], foreign: Mapping[str, str]
+    ) -> None:
         spent = await self._spent(pool, now)
         asked = [it for it in pool.ranked() if it.name not in spent]
         checks = await asyncio.gather(*(self._fault(it, pool, heard, foreign) for it in asked))
@@ -93,7 +106,6 @@ class Membership:
         if events:
             await offload(self.store.add_pool_events, events)
             self.on_change()
-        return []
 
     async def _may_look(self, now: datetime) -> bool:
         until = now + timedelta(

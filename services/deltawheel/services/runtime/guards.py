@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
-from deltawheel.contracts.ports import Assessment, ChatModel, Completion, Judge
+from deltawheel.contracts.ports import Assessment, Completion, Judge, UnloadingChatModel
 from deltawheel.contracts.prompt import Message, Prompt
 from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.trace import Trace
@@ -25,7 +25,7 @@ class GuardedChatModel:
     time. No generator is asked more at the same time than its `max_in_flight`.
     """
 
-    def __init__(self, inner: ChatModel, dependencies: Dependencies) -> None:
+    def __init__(self, inner: UnloadingChatModel, dependencies: Dependencies) -> None:
         self._inner = inner
         self._dependencies = dependencies
         self._turns = Turns()
@@ -58,6 +58,14 @@ class GuardedChatModel:
         self._know(generator.server)
         async with _asking(generator.server, self._dependencies):
             await self._inner.load(generator)
+
+    async def unload(self, generator: Generator) -> None:
+        """Have its server forget an adapter; no record waits for that, so no breaker hears of it.
+
+        Raises:
+            RetryLaterError: as the port says.
+        """
+        await self._inner.unload(generator)
 
     async def probe(self, generator: Generator) -> None:
         """Have the generator write one token, whatever its breaker says; errors as the port's.

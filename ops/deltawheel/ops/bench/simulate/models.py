@@ -103,6 +103,10 @@ class SimulatedModels:
         await self._fail_sometimes(generator)
         self.calls.loaded[generator.name] += 1
 
+    async def unload(self, generator: Generator) -> None:
+        """Forget an adapter; a simulation retires none."""
+        self.process.check()
+
     async def aclose(self) -> None:
         """Nothing is open."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deltawheel.contracts.clock import Clock, Random
-from deltawheel.contracts.ports import ChatModel, Failpoints, Judge, PairChecks, Telemetry
+from deltawheel.contracts.ports import Failpoints, Judge, PairChecks, Telemetry, UnloadingChatModel
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
 from deltawheel.contracts.topics import Topic
@@ -39,7 +39,7 @@ class Surroundings:
 
     settings: Settings
     store: Store
-    models: ChatModel
+    models: UnloadingChatModel
     judge: Judge
     checks: PairChecks
     clock: Clock
