@@ -135,6 +135,12 @@ METRICS: tuple[Metric, ...] = (
         "How far the anchors' mean has moved since the baseline, points of the 1-5 scale.",
     ),
     Metric(
+        "deltawheel_judge_cache_hits_total",
+        _C,
+        ("judge",),
+        "Texts whose scores were known, so that the judge was not asked.",
+    ),
+    Metric(
         "deltawheel_judge_agreement",
         _G,
         ("dimension",),

@@ -21,6 +21,7 @@ from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.generator import Generator, PoolEvent
 from deltawheel.contracts.interruptions import Deferrals, Halts, Outages, UnsentLetters
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
+from deltawheel.contracts.known_scores import ScoreMemory
 from deltawheel.contracts.letters import Letters
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
@@ -481,6 +482,7 @@ class Store(
     CycleLog,
     Calibrations,
     AnchorRuns,
+    ScoreMemory,
     Leases,
     Outages,
     Deferrals,

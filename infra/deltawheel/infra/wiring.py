@@ -303,16 +303,25 @@ def open_gateway(url: str) -> "GatewayClient":
     return GatewayClient(url)
 
 
-def open_judge(settings: Settings, telemetry: "Telemetry", random: "Random") -> "Judge":
+def open_judge(
+    settings: Settings,
+    telemetry: "Telemetry",
+    random: "Random",
+    *,
+    around: "Callable[[Judge], Judge] | None" = None,
+) -> "Judge":
     """Build the judge that the settings name, with the faults planted in it, if any.
+
+    `around` is put around each model that judges, and around no program.
 
     Raises:
         ConfigError: a model's key or weights are missing.
     """
-    return _panel(settings, _language_models(settings, telemetry, random))
+    models: Sequence[Judge] = _language_models(settings, telemetry, random)
+    return _panel(settings, [around(model) for model in models] if around else models)
 
 
-def _panel(settings: Settings, models: Sequence["LlmJudge"]) -> "Judge":
+def _panel(settings: Settings, models: Sequence["Judge"]) -> "Judge":
     """Make one judge of the models that judge, with the verifier beside them, or of a program."""
     if not models:
         return _program(settings)

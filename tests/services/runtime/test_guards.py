@@ -217,3 +217,15 @@ async def test_generator_is_asked_no_more_at_once_than_it_may_be(
     assert len(inner.asked) == 2
     await asyncio.gather(*asking)
     assert len(inner.asked) == 5
+
+
+async def test_store_that_is_away_is_no_fault_of_the_judge(dependencies: Dependencies) -> None:
+    def away(trace: Trace) -> Assessment:
+        raise RetryLaterError("locked", dependency="store")
+
+    judge = GuardedJudge(FakeJudge(score=away), dependencies)
+    for _ in range(NUM_FAILURES + 1):
+        with pytest.raises(RetryLaterError) as caught:
+            await judge.assess(a_prompt(), a_trace(), a_rubric())
+    assert caught.value.dependency == "store"
+    assert not dependencies.is_down("judge:judge")

@@ -59,6 +59,11 @@ class JudgeSettings(Section):
     jury: JurySettings = Field(
         default=JurySettings(), description="Further judges beside judge.model, for kind llm."
     )
+    cache: bool = Field(
+        default=True,
+        description="Whether a model's scores are kept, so that the same text as an answer to the "
+        "same prompt is judged once.",
+    )
     same_family: SameFamily = Field(
         default=SameFamily.RECORD,
         description=(

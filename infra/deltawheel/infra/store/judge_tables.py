@@ -1,4 +1,4 @@
-"""What is known of judges: their calibrations, and what they made of the anchors."""
+"""What is known of judges: calibrations, what they made of anchors, scores given before."""
 
 from sqlalchemy import Index
 from sqlmodel import Field
@@ -12,7 +12,7 @@ from deltawheel.infra.store.columns import (
     table_of,
 )
 
-__all__ = ["ANCHOR_RUNS", "CALIBRATIONS"]
+__all__ = ["ANCHOR_RUNS", "CALIBRATIONS", "KNOWN_SCORES"]
 
 
 class CalibrationRow(Row, table=True):
@@ -45,5 +45,17 @@ class AnchorRunRow(Row, table=True):
     payload: LongText
 
 
+class KnownScoresRow(Row, table=True):
+    """What a judge made of a text."""
+
+    __tablename__ = "known_scores"
+
+    scores_id: str = Field(primary_key=True)
+    judge_revision: str
+    scored_at: Moment
+    payload: LongText
+
+
 ANCHOR_RUNS = table_of(AnchorRunRow)
 CALIBRATIONS = table_of(CalibrationRow)
+KNOWN_SCORES = table_of(KnownScoresRow)

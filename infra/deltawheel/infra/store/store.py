@@ -14,6 +14,7 @@ from deltawheel.infra.store.groups import LedgerReads
 from deltawheel.infra.store.halts import SqlHalts
 from deltawheel.infra.store.held_events import SqlHeldEvents
 from deltawheel.infra.store.judgements import SqlJudgementShelf
+from deltawheel.infra.store.known_scores import SqlScoreMemory
 from deltawheel.infra.store.ladder import SqlLadderRows
 from deltawheel.infra.store.leases import SqlLeases
 from deltawheel.infra.store.ledger import LedgerWrites
@@ -41,6 +42,7 @@ class SqlStore(
     SqlCycleLog,
     SqlCalibrations,
     SqlAnchorRuns,
+    SqlScoreMemory,
     SqlLeases,
     SqlHalts,
     SqlUnsentLetters,

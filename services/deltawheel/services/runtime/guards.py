@@ -9,7 +9,7 @@ from deltawheel.contracts.ports import Assessment, Completion, Judge, UnloadingC
 from deltawheel.contracts.prompt import Message, Prompt
 from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.trace import Trace
-from deltawheel.services.runtime.dependencies import Dependencies
+from deltawheel.services.runtime.dependencies import SHARED, Dependencies
 from deltawheel.services.runtime.turns import Turns
 
 __all__ = ["GuardedChatModel", "GuardedJudge"]
@@ -133,6 +133,9 @@ async def _asking(dependency: str, dependencies: Dependencies) -> AsyncIterator[
         dependencies.succeeded(dependency)
         raise
     except RetryLaterError as error:
+        if error.dependency in SHARED:
+            dependencies.leave((dependency,))
+            raise
         error.dependency = dependency
         dependencies.failed(dependency, error)
         raise
