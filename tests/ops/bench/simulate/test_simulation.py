@@ -21,9 +21,18 @@ from tests.wheels import run_cli
 CHUNK = 10
 """Seeds of one test, so that workers can share them out."""
 
-EFFECT_VERBS = {"acquire", "add", "begin", "bury", "claim", "close", "end", "finish", "move"} | {
-    *("note", "open", "postpone", "release", "renew", "replay", "resume", "watch")
-}
+EFFECT_VERBS = {
+    "accept",
+    "acquire",
+    "add",
+    "begin",
+    "bury",
+    "claim",
+    "close",
+    "end",
+    "finish",
+    "move",
+} | {*("note", "open", "postpone", "release", "renew", "replay", "resume", "watch")}
 """How methods of the store begin that change something."""
 
 HAPPENED = {
