@@ -41,6 +41,7 @@ READS: Final = frozenset(
         "judge_drift",
         "judged_work",
         "jury_judgements",
+        "known_scores",
         "letter_entries",
         "letters_by_id",
         "member_tokens",
