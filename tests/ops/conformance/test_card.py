@@ -174,3 +174,41 @@ def test_judges_of_a_jury_are_measured_one_by_one(
     assert cards[0]["judge_revision"] != cards[1]["judge_revision"]
     asked = [request.body["model"] for request in requests]
     assert asked == sorted(asked)
+
+
+def test_rubric_of_ones_own_is_measured_on_what_the_cases_speak_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {str(score): f"as {score} reads" for score in range(1, 6)}
+    names = ("factuality", "tone")
+    rubric = {
+        "name": "mine",
+        "dimensions": {name: {"question": "How is it?", **described} for name in names},
+        "order_by": {"tone": 1},
+    }
+    path = tmp_path / "rubric.yaml"
+    path.write_text(yaml.safe_dump(rubric))
+    with stub_in_thread("echo") as (stub, url):
+        ways = {"mode": "votes", "min_votes": 2, "max_votes": 2}
+        config = judged_by(url, tmp_path, rubric={"file": str(path)}, **ways)
+        stub.models["grader"] = lambda _: json.dumps(dict.fromkeys(names, 3))
+        shell = Shell(patch=monkeypatch).on(config)
+        done = shell.run("judge", "conformance", "--cases", "2", "--json")
+    assert done.code == 0, done.err
+    card = json.loads(done.out)
+    pairs = {name: each["ordering"]["num_pairs"] for name, each in card["dimensions"].items()}
+    assert pairs == {"factuality": 2, "tone": 0}
+    told = " ".join(card["notes"])
+    assert "no anchor case speaks of tone: add some with anchors.file" in told
+    assert "skipped, for the rubric has no such dimension: computational_precision" in told
+
+
+def test_noise_that_was_planted_is_found_by_judging_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "deltawheel.yaml"
+    path.write_text(yaml.safe_dump({"judge": {"noise": 0.3}}))
+    shell = Shell(patch=monkeypatch).on(path)
+    card = json.loads(shell.run("judge", "conformance", "--repeats", "9", "--json").out)
+    stderr = card["dimensions"]["factuality"]["retest"]["stderr"]
+    assert 0.1 < stderr < 0.3, "scores end at 5, which takes half of the noise away up there"
