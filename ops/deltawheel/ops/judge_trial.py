@@ -21,7 +21,7 @@ from deltawheel.infra import wiring
 from deltawheel.infra.chat_replies import Reply
 from deltawheel.infra.judges.hand_written import hand_written
 
-__all__ = ["Subject", "Trial", "read_subjects", "run_trials", "subject_of"]
+__all__ = ["Subject", "Trial", "line_subject", "read_subjects", "run_trials", "subject_of"]
 
 _REPORTED_EVERY_S = 2.0
 
@@ -96,18 +96,22 @@ def _lines(lines: Iterable[str], settings: Settings) -> tuple[list[Subject], dic
         if not line.strip():
             continue
         try:
-            subjects.append(_subject(json.loads(line), number, settings, at))
-        except (ValueError, RecursionError) as error:
+            subjects.append(line_subject(line, number, settings, at))
+        except ValueError as error:
             refused[number] = str(error)
     return subjects, refused
 
 
-def _subject(body: object, number: int, settings: Settings, at: datetime) -> Subject:
+def line_subject(line: str, number: int, settings: Settings, at: datetime) -> Subject:
     """Return a line as what would have been stored of it.
 
     Raises:
         ValueError: it is no prompt with an answer.
     """
+    try:
+        body = json.loads(line)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     answer, reasoning = _texts(body)
     submission = PromptSubmission.parse(body, max_chars=MAX_COUNT)
     prompt = submission.accept(wheel=settings.wheel, accepted_at=at)

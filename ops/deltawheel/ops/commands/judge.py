@@ -10,6 +10,7 @@ from deltawheel.ops.commands.judge_agreement import agreement
 from deltawheel.ops.commands.judge_anchors import anchors
 from deltawheel.ops.commands.judge_calibrate import calibrate
 from deltawheel.ops.commands.judge_conformance import conformance
+from deltawheel.ops.commands.judge_score import score
 from deltawheel.ops.console import field, json_option, plain, print_json, print_table, settings_of
 
 __all__ = ["command"]
@@ -24,6 +25,7 @@ command.add_command(agreement)
 command.add_command(anchors)
 command.add_command(conformance)
 command.add_command(calibrate)
+command.add_command(score)
 
 
 @command.command("try")
