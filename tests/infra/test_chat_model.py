@@ -447,12 +447,12 @@ async def test_connections_are_kept_for_the_next_request() -> None:
         assert len({request.peer for request in world.stub.requests}) == 1
 
 
-async def test_key_of_a_generator_that_the_settings_do_not_name_is_looked_for() -> None:
+async def test_key_of_the_variable_that_a_generator_names_comes_before_the_settings() -> None:
     stub = StubModelServer({MODEL: lambda _: "6"})
     async with stub.running() as url:
         models = OpenAIChatModel(
             servers={"main": url},
-            api_keys={},
+            api_keys={("strong", url): "of-the-settings"},
             request_timeout_s=5,
             telemetry=PrometheusTelemetry(),
             member_key=lambda generator: SECRET if generator.api_key_env else None,
@@ -461,7 +461,7 @@ async def test_key_of_a_generator_that_the_settings_do_not_name_is_looked_for() 
         await models.complete(a_generator(), MESSAGES, seed=7)
         await models.aclose()
     sent = [request.headers.get("Authorization") for request in stub.requests]
-    assert sent == [f"Bearer {SECRET}", None]
+    assert sent == [f"Bearer {SECRET}", "Bearer of-the-settings"]
 
 
 async def test_adapter_is_unloaded_and_loaded_again_when_it_is_asked_for() -> None:

@@ -29,7 +29,7 @@ class OpenAIChatModel:
     Args:
         servers: Base URL by name of the servers that `up` starts (`server:<name>`).
         api_keys: Key by generator's name and base URL, where one is asked for; never logged.
-        member_key: Finds the key of a generator that the settings do not name.
+        member_key: Finds the key of a generator that names its variable itself.
         request_timeout_s: Longest wait for one answer.
         telemetry: Counts requests and loads.
     """
@@ -168,10 +168,9 @@ class OpenAIChatModel:
         )
 
     def _headers_for(self, generator: Generator, base: str) -> Mapping[str, str] | None:
-        known = self._headers.get((generator.name, base))
-        if known is None and (key := self._member_key(generator)) is not None:
+        if (key := self._member_key(generator)) is not None:
             return key_headers(key, owner=generator.name)
-        return known
+        return self._headers.get((generator.name, base))
 
     def _base_url(self, generator: Generator) -> str:
         if not generator.endpoint.startswith(_SERVER_PREFIX):

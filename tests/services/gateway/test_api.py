@@ -651,3 +651,17 @@ def test_prompt_whose_event_the_broker_refuses_is_accepted_since_it_is_stored(
     empty.producer.at_publish = refuse
     assert empty.submit(SUM).status_code == 202
     assert empty.num_stored == 1
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://testserver:81", "http://[", "null", ""]
+)
+def test_page_of_another_site_changes_nothing(empty: Wheel, origin: str) -> None:
+    response = empty.client.post("/v1/prompts", json=SUM, headers={"Origin": origin})
+    assert "another site" in assert_problem(response, 403, "Forbidden")["detail"]
+    assert empty.client.get("/v1/pairs", headers={"Origin": origin}).status_code == 200
+
+
+def test_page_of_our_own_may_ask(wheel: Wheel) -> None:
+    ours = {"Origin": "http://testserver"}
+    assert wheel.client.post("/v1/prompts", json=SUM, headers=ours).status_code == 202

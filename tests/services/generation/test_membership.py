@@ -169,9 +169,19 @@ async def test_each_leaving_is_an_event_of_its_own(stage: Stage) -> None:
         stage.models.faults["weak"] = RetryLaterError("503")
         await stage.look(6)
         stage.models.faults.clear()
-        await stage.look()
+        await stage.look(6)
     assert stage.moves == [("left", "weak"), ("returned", "weak")] * 2
     assert len({event.cause for event in stage.log[3:]}) == 4
+
+
+async def test_member_that_comes_and_goes_stays_away_longer_each_time(stage: Stage) -> None:
+    for _ in range(240):
+        is_away = "weak" in stage.absent
+        stage.models.faults = {} if is_away else {"weak": ForeignModelError("another answered")}
+        if not is_away:
+            stage.membership.heard(WEAK, ForeignModelError("another answered"))
+        await stage.look()
+    assert 8 <= len(stage.moves) <= 16
 
 
 async def test_member_in_whose_name_another_model_answers_leaves_at_once(stage: Stage) -> None:

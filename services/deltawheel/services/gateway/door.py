@@ -1,7 +1,8 @@
-"""What is refused before anything of a request's body is read: without token, or too large."""
+"""What is refused before a request's body is read: without token, of another site, too large."""
 
 import hmac
 from http import HTTPStatus
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -10,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deltawheel.services.gateway.problems import problem
 
 __all__ = ["Doorkeeper"]
+
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Doorkeeper:
@@ -41,6 +44,12 @@ class Doorkeeper:
                 HTTPStatus.UNAUTHORIZED,
                 "send the header 'Authorization: Bearer <token>'",
                 headers={"WWW-Authenticate": "Bearer"},
+            )
+            await refusal(scope, receive, send)
+            return
+        if _is_of_another_site(scope, headers):
+            refusal = problem(
+                HTTPStatus.FORBIDDEN, "a page of another site asks for this in a browser's name"
             )
             await refusal(scope, receive, send)
             return
@@ -78,3 +87,15 @@ class Doorkeeper:
             return message
 
         return counted
+
+
+def _is_of_another_site(scope: Scope, headers: Headers) -> bool:
+    """Whether a page that is not ours had a browser send what changes something.
+
+    Where no token is asked for, any page that is open on this machine could otherwise add members
+    to the pool. Browsers name the page in `Origin`; other clients send none.
+    """
+    origin = headers.get("origin")
+    if origin is None or scope["method"] in _READS:
+        return False
+    return origin.partition("://")[2] != headers.get("host")

@@ -7,7 +7,7 @@ those that stand. Of several members of the service one looks after it, under a 
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,6 +32,8 @@ LEASE: Final = "pool-membership"
 _LOOKS: Final = 3
 """Looks in one interval of health checks: who has failed is asked at each of them."""
 _BUDGET_INTERVAL_S: Final = 15.0
+_REMEMBERED: Final = timedelta(hours=1)
+_LONGEST_REST: Final = timedelta(minutes=15)
 
 
 class PoolModels(Unloads, Protocol):
@@ -89,17 +91,32 @@ class Membership:
             self._failures.clear()
             return []
         pool_log = await offload(self.store.pool_log)
-        await self._look_after(Pool.from_log(pool_log), now, heard, foreign)
+        pool, resting = Pool.from_log(pool_log), self._resting(pool_log, now)
+        await self._look_after(pool, now, heard - resting, foreign, resting)
         await self._retirement.look(pool_log)
         return []
 
     async def _look_after(
-        self, pool: Pool, now: datetime, heard: set[str], foreign: Mapping[str, str]
+        self,
+        pool: Pool,
+        now: datetime,
+        heard: set[str],
+        foreign: Mapping[str, str],
+        resting: set[str],
     ) -> None:
         spent = await self._spent(pool, now)
-        asked = [it for it in pool.ranked() if it.name not in spent]
+        kept = {
+            name: why
+            for name, why in pool.absent.items()
+            if pool.members[name].reference in resting
+        }
+        asked = [it for it in pool.ranked() if it.name not in spent | kept]
         checks = await asyncio.gather(*(self._fault(it, pool, heard, foreign) for it in asked))
-        faults = spent | {it.name: fault for it, fault in zip(asked, checks, strict=True) if fault}
+        faults = (
+            kept
+            | spent
+            | {it.name: fault for it, fault in zip(asked, checks, strict=True) if fault}
+        )
         events = [
             event for it in pool.ranked() if (event := self._event(it, pool, faults.get(it.name)))
         ]
@@ -115,6 +132,23 @@ class Membership:
             self.store.acquire_lease, LEASE, token=self._token, at=now, until=until
         )
         return is_mine and not await offload(self.store.is_leased, PAUSE_LEASE, at=now)
+
+    def _resting(self, pool_log: Sequence[PoolEvent], now: datetime) -> set[str]:
+        """Return who has left so often in the last hour that it stays away for a while.
+
+        Who comes and goes gives no traces to speak of, and lines of the log that all must read.
+        """
+        left: defaultdict[str, list[datetime]] = defaultdict(list)
+        for event in pool_log:
+            if event.kind is PoolEventKind.LEFT and event.at > now - _REMEMBERED:
+                left[event.generator.reference].append(event.at)
+        pause_s = self.ticks[0].interval_s
+        return {
+            reference
+            for reference, times in left.items()
+            if len(times) > 1
+            and now - times[-1] < min(_LONGEST_REST, timedelta(seconds=pause_s * 2 ** len(times)))
+        }
 
     async def _spent(self, pool: Pool, now: datetime) -> dict[str, str]:
         """Return, by name, what is said of members whose tokens of this UTC day are spent."""
