@@ -12,6 +12,7 @@ from typing import Any
 from deltawheel.contracts.assignment import Assignment, Slot
 from deltawheel.contracts.cycle import Cycle, Trigger
 from deltawheel.contracts.dead_letter import DeadLetter
+from deltawheel.contracts.events import InboundMessage
 from deltawheel.contracts.generator import (
     Generator,
     GeneratorDelta,
@@ -20,6 +21,7 @@ from deltawheel.contracts.generator import (
     Sampling,
 )
 from deltawheel.contracts.ids import digest_of, seed_of
+from deltawheel.contracts.interruptions import Deferral
 from deltawheel.contracts.judgement import JudgedTrace, Judgement, PromptFailed, Score, SlotFailed
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
 from deltawheel.contracts.pair import PreferencePair, QuarantinedPair
@@ -322,6 +324,33 @@ def a_dead_letter(
         reason="not a valid Trace",
         prompt_key=prompt_key,
         died_at=died_at or seconds(6),
+    )
+
+
+def a_deferral(
+    value: bytes = b"{}",
+    *,
+    service: str = "judging",
+    due_s: float = 0,
+    dependency: str | None = None,
+) -> Deferral:
+    return Deferral(
+        message=InboundMessage(
+            topic="test.traces",
+            partition=1,
+            offset=2**40,
+            key=b"\x00key",
+            value=value,
+            headers=(("ce_type", b"\xff\x00"), ("empty", b"")),
+        ),
+        service=service,
+        reason="left out a dimension",
+        dependency=dependency,
+        tries=6,
+        prompt_key=a_prompt().key,
+        deferred_at=T0,
+        due_at=seconds(due_s),
+        deadline_at=T0 + timedelta(days=1),
     )
 
 

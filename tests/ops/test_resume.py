@@ -16,10 +16,9 @@ from deltawheel.ops.doctor.examine import site_of
 from deltawheel.ops.doctor.findings import Finding, Level
 from deltawheel.ops.doctor.flow import check_flow
 from deltawheel.ops.operator import operator_name
-from tests.infra.store.test_interruptions import a_deferral
 from tests.ops.stopped import a_config, settings_in
 from tests.ops.terminals import Shell
-from tests.records import T0, WHEEL
+from tests.records import T0, WHEEL, a_deferral
 
 HALT = Halt(
     service="judging",

@@ -14,9 +14,10 @@ from deltawheel.infra.processes import current_process
 from deltawheel.ops.supervisor.lifecycle import Phase
 from deltawheel.ops.supervisor.plan import ProcessKind, service_file
 from deltawheel.ops.supervisor.runfile import ProcessState, RunFile
+from tests.infra.store.stored import add_judged
 from tests.ops.stopped import a_stopped_wheel, settings_in
 from tests.ops.terminals import Shell
-from tests.records import a_generator, a_pool_event
+from tests.records import a_generator, a_pool_event, a_prompt
 
 
 def a_state(name: str, kind: ProcessKind = ProcessKind.SERVICE, **changes: object) -> ProcessState:
@@ -144,3 +145,22 @@ def test_both_forms_tell_what_was_spent_and_what_for(wheel: Shell, settings: Set
     assert ["strong", "4", str(strong["prompt_tokens"])] in [
         line.split()[:3] for line in out.splitlines()
     ]
+
+
+def test_both_forms_tell_how_far_judging_is(wheel: Shell) -> None:
+    told = status_json(wheel)["judging"]
+    assert (told["pending"], told["retrying"], told["dead"]) == (0, 0, 1)
+    assert told["judged"] == 8
+    assert told["is_blind"] is False
+    assert "judging: 0 pending, 8 judged, 0 retrying, 1 dead" in wheel.run("status").out
+
+
+def test_judge_that_tells_nothing_apart_is_warned_of(wheel: Shell, settings: Settings) -> None:
+    store = wiring.open_store(settings)
+    for number in range(25):
+        add_judged(store, a_prompt(f"{number}+2="))
+    store.close()
+    told = status_json(wheel)["judging"]
+    assert told["is_blind"] is True
+    assert set(told["score_spread"].values()) == {0}
+    assert "warning: the judge gives all of the newest traces the same" in wheel.run("status").out

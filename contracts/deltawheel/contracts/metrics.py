@@ -141,6 +141,25 @@ METRICS: tuple[Metric, ...] = (
         "Texts whose scores were known, so that the judge was not asked.",
     ),
     Metric(
+        "deltawheel_judging",
+        _G,
+        ("state",),
+        "Traces by what has become of them at the judge: pending, judged, retrying, dead.",
+    ),
+    Metric(
+        "deltawheel_oldest_pending_judgement_seconds",
+        _G,
+        (),
+        "Age of the oldest trace that is not judged, since it was written; 0 while there is none.",
+    ),
+    Metric(
+        "deltawheel_judge_score_spread",
+        _G,
+        ("dimension",),
+        "Standard deviation of the newest traces' scores, points of the 1-5 scale; not shown of "
+        "fewer than 50.",
+    ),
+    Metric(
         "deltawheel_judge_agreement",
         _G,
         ("dimension",),

@@ -21,6 +21,7 @@ from deltawheel.contracts.gate import Verdict
 from deltawheel.contracts.generator import Generator, PoolEvent
 from deltawheel.contracts.interruptions import Deferrals, Halts, Outages, UnsentLetters
 from deltawheel.contracts.judgement import Judgement, PromptFailed, SlotFailed
+from deltawheel.contracts.judging_states import JudgingStates
 from deltawheel.contracts.known_scores import ScoreMemory
 from deltawheel.contracts.letters import Letters
 from deltawheel.contracts.outcome import Closing, Outcome, UnpairedCause
@@ -374,6 +375,14 @@ class JudgementShelf(Protocol):
 
         `before` is the last one of the page before; none was judged before `since`.
         """
+        ...
+
+    def newest_judgements(self, limit: int) -> list[Judgement]:
+        """Return the newest of all, newest first."""
+        ...
+
+    def judging_states(self) -> JudgingStates:
+        """Count traces by what has become of them at the judge."""
         ...
 
 

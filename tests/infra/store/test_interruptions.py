@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import pytest
 
 from deltawheel.contracts.dead_letter import Burial
-from deltawheel.contracts.events import InboundMessage
 from deltawheel.contracts.interruptions import Backlog, Deferral, Halt, Outage
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.store import Store
@@ -16,6 +15,7 @@ from tests.infra.store.stored import TOO_LONG_ID, add_asked, in_threads
 from tests.records import (
     T0,
     a_dead_letter,
+    a_deferral,
     a_prompt,
     a_slot_failure,
     a_trace,
@@ -29,29 +29,6 @@ NO_IDS = {"too long for an index": TOO_LONG_ID, "NUL": "a\0b"}
 
 def an_outage(since_s: float, until_s: float, dependency: str = "store") -> Outage:
     return Outage(dependency=dependency, began_at=seconds(since_s), ended_at=seconds(until_s))
-
-
-def a_deferral(
-    value: bytes = b"{}", *, due_s: float = 0, dependency: str | None = None
-) -> Deferral:
-    return Deferral(
-        message=InboundMessage(
-            topic="test.traces",
-            partition=1,
-            offset=2**40,
-            key=b"\x00key",
-            value=value,
-            headers=(("ce_type", b"\xff\x00"), ("empty", b"")),
-        ),
-        service="judging",
-        reason="left out a dimension",
-        dependency=dependency,
-        tries=6,
-        prompt_key=a_prompt().key,
-        deferred_at=T0,
-        due_at=seconds(due_s),
-        deadline_at=T0 + timedelta(days=1),
-    )
 
 
 def a_halt(partition: int = 0, *, at: datetime = T0, service: str = "judging") -> Halt:

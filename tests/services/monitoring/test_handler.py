@@ -159,7 +159,7 @@ async def test_page_mirrors_all_that_the_rows_say(stage: Stage) -> None:
     await stage.refresh()
     expected = gauges_of_rows(stage.store)
     assert gauges_on_page(stage.telemetry.page().decode(), expected) == expected
-    elsewhere = ("in_flight", "paused", "halted", "_member_", "_per_")
+    elsewhere = ("in_flight", "paused", "halted", "_member_", "_per_", "_pending_")
     shown = {name for name, _ in stage.gauges if not any(part in name for part in elsewhere)}
     assert shown == {*expected, "deltawheel_oldest_open_prompt_seconds"}
 
@@ -317,7 +317,7 @@ def test_monitoring_ends_no_slot(stage: Stage, record: Record) -> None:
 
 
 def test_refresh_comes_as_often_as_the_settings_say(stage: Stage) -> None:
-    assert [tick.interval_s for tick in stage.handler.ticks] == [3, 30]
+    assert [tick.interval_s for tick in stage.handler.ticks] == [3, 3, 30]
 
 
 async def test_what_was_spent_is_shown_for_each_member_and_for_what_came_of_it(

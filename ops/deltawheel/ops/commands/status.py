@@ -35,6 +35,7 @@ def command(context: click.Context, as_json: bool) -> None:
     from deltawheel.contracts.spending import read_spending
     from deltawheel.infra import wiring
     from deltawheel.ops.interruptions_view import find_interruptions
+    from deltawheel.ops.judging_view import JudgingView
     from deltawheel.ops.spending_view import show_spending, spending_json
     from deltawheel.ops.supervisor.runfile import metrics_urls, read_run
 
@@ -49,9 +50,11 @@ def command(context: click.Context, as_json: bool) -> None:
         now = wiring.system_clock().now()
         held_up = find_interruptions(store, now=now)
         spending = read_spending(store, store.pool_log())
+        judging = JudgingView.read(store)
     if as_json:
         told = _as_json(run, metrics, progress, cycle, waiting)
-        print_json(told | held_up.as_json() | {"spending": spending_json(spending)})
+        views = {"spending": spending_json(spending), "judging": judging.as_json()}
+        print_json(told | held_up.as_json() | views)
         return
     if run is None:
         click.echo(f"wheel {settings.wheel} is stopped; `deltawheel up` starts it")
@@ -61,7 +64,7 @@ def command(context: click.Context, as_json: bool) -> None:
     show_spending(spending)
     if waiting:
         _show_waiting(waiting)
-    for line in held_up.lines(now):
+    for line in (*judging.lines(now), *held_up.lines(now)):
         click.echo(plain(line))
     if cycle:
         _show_cycle(cycle)

@@ -19,7 +19,7 @@ from deltawheel.contracts.slices import ORDER_BY
 from deltawheel.contracts.spending import Spending, read_spending
 from deltawheel.contracts.store import DeltaStats, Progress, Store
 from deltawheel.contracts.topics import Topic, event_type_of
-from deltawheel.services.monitoring.jury import JuryGauges
+from deltawheel.services.monitoring.judging import JudgingGauges
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.offload import offload
 
@@ -62,9 +62,11 @@ class Monitoring:
     _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def __post_init__(self) -> None:
+        refresh_s = self.settings.refresh_s
+        judging = JudgingGauges(store=self.store, clock=self.clock, telemetry=self.telemetry)
         self.ticks = (
-            Tick(name="refresh", interval_s=self.settings.refresh_s, run=self._refresh),
-            JuryGauges(self.store, self.telemetry).tick,
+            Tick(name="refresh", interval_s=refresh_s, run=self._refresh),
+            *judging.ticks(refresh_s),
         )
 
     async def handle(self, record: Record) -> Sequence[Record]:
