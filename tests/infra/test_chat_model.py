@@ -131,6 +131,68 @@ async def test_answer_may_be_all_reasoning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "reasoning", "answer"),
+    [
+        ("<think>\n3+3\n</think>\n\n6", "3+3", "6"),
+        ("  <think>3+3</think>6", "3+3", "6"),
+        ("3+3\n</think>\n6", "3+3", "6"),
+        ("<think>3+3, or is it", "3+3, or is it", ""),
+        ("<think></think>6", "", "6"),
+        ("6, I <think>", "", "6, I <think>"),
+        (" 6 ", "", " 6 "),
+    ],
+)
+async def test_reasoning_in_tags_is_told_apart(content: str, reasoning: str, answer: str) -> None:
+    async with a_world(lambda _: content) as world:
+        completion = await world.ask()
+    assert (completion.reasoning, completion.answer) == (reasoning, answer)
+
+
+async def test_tags_in_an_answer_whose_reasoning_the_server_told_apart_are_text() -> None:
+    given = StubAnswer(content="write </think> at the end", reasoning="hm")
+    async with a_world(lambda _: given) as world:
+        completion = await world.ask()
+    assert (completion.reasoning, completion.answer) == ("hm", "write </think> at the end")
+
+
+@pytest.mark.parametrize("content", ["", " \n", "<think></think>", "<think> \n", None])
+async def test_nothing_is_no_trace(content: str | None) -> None:
+    async with a_world(lambda _: StubAnswer(content=content)) as world:
+        with pytest.raises(InvalidRecordError, match="strong wrote nothing: 1 tokens"):
+            await world.ask()
+        await world.models.load(a_generator())  # one token may be no text, and the member is well
+
+
+async def test_megabytes_of_text_are_read_and_what_has_no_end_is_not() -> None:
+    async with a_world(lambda _: "x" * 2_000_000) as world:
+        assert len((await world.ask()).answer) == 2_000_000
+        world.stub.fault = StubFault(status=200, body="x" * 17_000_000)
+        with pytest.raises(
+            InvalidRecordError, match=r"strong answered with more than 16 MB.*max_t"
+        ):
+            await world.ask()
+
+
+async def test_server_hears_that_nobody_waits_for_its_answer_any_more() -> None:
+    async with a_world() as world:
+        world.stub.latency_s = 60
+        asked = asyncio.create_task(world.ask())
+        await until(lambda: bool(world.stub.requests))
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await until(lambda: world.stub.num_cut_off == 1)
+
+
+async def test_server_hears_that_its_answer_comes_too_late() -> None:
+    async with a_world(timeout_s=0.05) as world:
+        world.stub.latency_s = 60
+        with pytest.raises(RetryLaterError):
+            await world.ask()
+        await until(lambda: world.stub.num_cut_off == 1)
+
+
+@pytest.mark.parametrize(
     ("said", "meant"),
     [
         ("stop", FinishReason.STOP),
@@ -288,6 +350,9 @@ def test_key_of_two_lines_is_refused_without_showing_it() -> None:
         r'{"model": "m", "choices": [{"message": {"content": "\ud800"}}]}',
         r'{"model": "m", "choices": [{"message": {"content": "6", "reasoning": "\udfff"}}]}',
         r'{"model": "\ud800", "choices": [{"message": {"content": "6"}}]}',
+        '{"model": "strong-r1", "choices": [{"message": {"content": "6"}',
+        '{"model": "strong-r1", "choices": [{"message": {"content": "6"}}, '
+        '{"message": {"content": "7"}}]}',
     ],
 )
 async def test_answer_without_the_promised_form_is_invalid(body: str) -> None:

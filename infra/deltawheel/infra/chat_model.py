@@ -59,9 +59,9 @@ class OpenAIChatModel:
     async def complete(
         self, generator: Generator, messages: Sequence[Message], *, seed: int
     ) -> Completion:
-        """Ask once; see the port for the errors."""
+        """Ask once; see the port for the errors. Nothing at all is no trace, and so refused."""
         sampling = generator.sampling
-        return await self._counted_ask(
+        written = await self._counted_ask(
             generator,
             {
                 "model": generator.model,
@@ -72,6 +72,12 @@ class OpenAIChatModel:
                 "seed": seed,
             },
         )
+        if not (written.reasoning or written.answer).strip():
+            raise InvalidRecordError(
+                f"{generator.name} wrote nothing: {written.completion_tokens} tokens without text, "
+                f"finished by {written.finish_reason}"
+            )
+        return written
 
     async def load(self, generator: Generator) -> None:
         """Make sure that the generator answers: it is asked for one token, loaded if need be.

@@ -54,12 +54,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A server's answer to one request."""
+    """A server's answer to one request; `is_cut` says that it was longer than anybody reads."""
 
     status: int
     body: bytes
     url: str
     retry_after: str | None = None
+    is_cut: bool = False
 
     @property
     def is_unknown_model(self) -> bool:
@@ -203,6 +204,26 @@ class _Answer(AnswerPart):
     usage: Usage | None = None
 
 
+_THINK_BEGIN: Final = "<think>"
+_THINK_END: Final = "</think>"
+
+
+def _told_apart(message: _Message) -> tuple[str, str]:
+    """Return reasoning and answer.
+
+    Templates that put the opening tag into the prompt leave a text that begins in the middle of
+    its thoughts, and one that was cut off among them never closes the tag.
+    """
+    content = message.content or ""
+    if given := message.reasoning or message.reasoning_content:
+        return given, content
+    opening, is_open = content.lstrip(), content.lstrip().startswith(_THINK_BEGIN)
+    thoughts, closing, answer = opening.removeprefix(_THINK_BEGIN).partition(_THINK_END)
+    if closing:
+        return thoughts.strip(), answer.lstrip()
+    return (thoughts.strip(), "") if is_open else ("", content)
+
+
 A = TypeVar("A", bound=BaseModel)
 
 
@@ -210,8 +231,13 @@ def parsed(reply: Reply, form: type[A], asked: Asked) -> A:
     """Read the body of an answer with status 200 as this form.
 
     Raises:
-        InvalidRecordError: it is something else.
+        InvalidRecordError: it is something else, or too long.
     """
+    if reply.is_cut:
+        raise InvalidRecordError(
+            f"{asked.name} answered with more than {len(reply.body) // 10**6} MB, and nobody reads "
+            "that: lower the longest answer that it is asked for (max_tokens)"
+        )
     try:
         return form.model_validate_json(reply.body)
     except ValidationError as error:
@@ -239,6 +265,8 @@ def require_model(served: str, asked: Asked) -> None:
 def completion_of(reply: Reply, asked: Asked) -> Completion:
     """Read an answer with status 200.
 
+    Where the server does not tell reasoning and answer apart, tags in the text do.
+
     Raises:
         InvalidRecordError: it has not the form that the API promises.
         RetryLaterError: the server broke the answer off, as vLLM does when it stops; or another
@@ -250,9 +278,10 @@ def completion_of(reply: Reply, asked: Asked) -> Completion:
     if choice.finish_reason in _BROKEN_OFF:
         raise RetryLaterError(f"{asked.name} broke its answer off ({choice.finish_reason})")
     message, usage = choice.message, answer.usage or Usage()
+    reasoning, text = _told_apart(message)
     return Completion(
-        reasoning=message.reasoning or message.reasoning_content or "",
-        answer=message.content or "",
+        reasoning=reasoning,
+        answer=text,
         served_model=answer.model,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,

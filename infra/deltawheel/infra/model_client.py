@@ -13,6 +13,8 @@ __all__ = ["ModelClient", "Watch", "key_headers", "trimmed"]
 Watch: TypeAlias = Callable[[Mapping[str, Any], Reply], None]
 """Is shown each request's body and what was answered, for whoever wants to look at them."""
 
+_MOST_BYTES: Final = 16_000_000
+"""Of one answer: many times what any `max_tokens` of ours gives, and little enough to be held."""
 # uvicorn, and so vLLM, closes idle connections after 5 s; a request on one just closed would fail.
 _KEEPALIVE_S: Final = 4.0
 
@@ -50,12 +52,7 @@ class ModelClient:
         url = f"{base}/{route}"
         try:
             async with self._opened().post(url, json=body, headers=headers) as response:
-                reply = Reply(
-                    status=response.status,
-                    body=await response.read(),
-                    url=url,
-                    retry_after=response.headers.get("Retry-After"),
-                )
+                reply = await _read(response, url)
         except TimeoutError as error:
             raise RetryLaterError(
                 f"{asked.name} did not answer within {self._timeout_s:g} s ({self._timeout_key})"
@@ -86,6 +83,23 @@ class ModelClient:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
             )
         return self._session
+
+
+async def _read(response: aiohttp.ClientResponse, url: str) -> Reply:
+    """Read an answer; of one without end, no more than is ever of use."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > _MOST_BYTES:
+            response.close()
+            break
+    return Reply(
+        status=response.status,
+        body=bytes(body[:_MOST_BYTES]),
+        url=url,
+        retry_after=response.headers.get("Retry-After"),
+        is_cut=len(body) > _MOST_BYTES,
+    )
 
 
 def trimmed(url: str) -> str:

@@ -136,6 +136,7 @@ class StubModelServer:
         fault_share: Share of the completions that it strikes, evenly spread: 0.25 is every fourth.
         load_fault: Answered instead of loading or unloading an adapter while it is set.
         requests: Every POST that has come, oldest first.
+        num_cut_off: Completions whose client hung up before they were answered.
         loaded: Adapters that answer at the moment; clear it and the server has "restarted".
     """
 
@@ -154,6 +155,7 @@ class StubModelServer:
         self.fault_share = 1.0
         self.load_fault: StubFault | None = None
         self.requests: list[StubRequest] = []
+        self.num_cut_off = 0
         self.loaded: set[str] = set()
         self._due = 0.0
 
@@ -210,7 +212,11 @@ class StubModelServer:
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await self._note(request)
-        await asyncio.sleep(self.latency_s)
+        try:
+            await asyncio.sleep(self.latency_s)
+        except asyncio.CancelledError:
+            self.num_cut_off += 1
+            raise
         if self.fault is not None and self._strikes():
             return _failed(self.fault, request)
         name = str(body.get("model"))
