@@ -205,6 +205,19 @@ async def test_foreign_models_answer_opens_no_breaker(dependencies: Dependencies
         with pytest.raises(ForeignModelError):
             await ask(models)
     assert not dependencies.is_down("server:local")
+    breaker = dependencies.breakers.find("server:local")
+    assert breaker is None or breaker.num_successes == 0
+
+
+async def test_judge_for_whom_another_model_answers_is_down(dependencies: Dependencies) -> None:
+    def foreign(_: Trace) -> Assessment:
+        raise ForeignModelError("another answered")
+
+    judge = GuardedJudge(FakeJudge(score=foreign), dependencies)
+    for _ in range(NUM_FAILURES):
+        with pytest.raises(ForeignModelError):
+            await judge.assess(a_prompt(), a_trace(), a_rubric())
+    assert dependencies.is_down("judge:judge")
 
 
 async def test_generator_is_asked_no_more_at_once_than_it_may_be(

@@ -42,7 +42,7 @@ class GuardedChatModel:
         self._know(generator.server)
         async with (
             self._turns.of(generator),
-            _asking(generator.server, self._dependencies),
+            _asking(generator.server, self._dependencies, has_many_models=True),
         ):
             return await self._inner.complete(generator, messages, seed=seed)
 
@@ -56,7 +56,7 @@ class GuardedChatModel:
     async def load(self, generator: Generator) -> None:
         """Make sure that the generator answers; errors as above."""
         self._know(generator.server)
-        async with _asking(generator.server, self._dependencies):
+        async with _asking(generator.server, self._dependencies, has_many_models=True):
             await self._inner.load(generator)
 
     async def unload(self, generator: Generator) -> None:
@@ -116,10 +116,13 @@ class GuardedJudge:
 
 
 @asynccontextmanager
-async def _asking(dependency: str, dependencies: Dependencies) -> AsyncIterator[None]:
+async def _asking(
+    dependency: str, dependencies: Dependencies, *, has_many_models: bool = False
+) -> AsyncIterator[None]:
     """Ask if that is allowed, and tell how it went: a refusal is an answer too.
 
-    So is another model's answer: the server is well, whoever keeps the pool sees to the member.
+    Another model's answer says nothing of a server that has many: the others of it go on, and
+    whoever keeps the pool sees to the member. Of a judge it is a failure like any other.
     """
     if not dependencies.admits(dependency):
         raise RetryLaterError(
@@ -129,11 +132,14 @@ async def _asking(dependency: str, dependencies: Dependencies) -> AsyncIterator[
         )
     try:
         yield
-    except (ForeignModelError, InvalidRecordError):
+    except InvalidRecordError:
         dependencies.succeeded(dependency)
         raise
     except RetryLaterError as error:
         if error.dependency in SHARED:
+            dependencies.leave((dependency,))
+            raise
+        if has_many_models and isinstance(error, ForeignModelError):
             dependencies.leave((dependency,))
             raise
         error.dependency = dependency
