@@ -219,7 +219,14 @@ async def test_votes_that_differ_go_on_to_the_most_that_may_be() -> None:
         ('{"factuality": true, "step_coherence": 1}', "no score from 1 to 5"),
         (StubAnswer(content="{", finish_reason="length"), r"cut at 256 tokens: raise judge\.model"),
         (StubAnswer(content="{", finish_reason="abort"), "broke its answer off"),
-        (StubAnswer(content=None), "no JSON object"),
+        (
+            '{"factuality": 5, "step_coh',
+            r"no JSON object.*; judge\.model\.grammar and \.mode say how",
+        ),
+        (StubAnswer(content=None), "answer is empty: a model that thinks first needs more max_tok"),
+        (" \n", "answer is empty"),
+        ("5" * 2_000_000, "no JSON object"),
+        ('{"factuality": "' + "5" * 2_000_000 + '"}', "no score from 1 to 5 for"),
         (StubAnswer(content="{}", served_model="other"), "but 'other' answered: name the model"),
         ("[" * 100_000, "no JSON object"),
     ],
@@ -237,6 +244,56 @@ async def test_garbage_instead_of_a_completion_is_tried_again() -> None:
         world.stub.fault = FAULTS["garbage"]
         with pytest.raises(RetryLaterError, match=r"grader: .* no chat completion"):
             await world.scores()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{",
+        '{"model": "grader"}',
+        '{"model": "grader", "choices": []}',
+        '{"model": "grader", "choices": [{"finish_reason": "stop"}]}',
+        '{"error": {"message": "out of memory"}}',
+        "[]",
+        '"' + "x" * 2_000_000 + '"',
+    ],
+)
+@pytest.mark.parametrize("mode", ["expected", "votes"])
+async def test_half_a_completion_and_one_without_choices_are_tried_again(
+    body: str, mode: str
+) -> None:
+    async with a_world(an_answer(5, 5), mode=mode) as world:
+        world.stub.fault = StubFault(status=200, body=body)
+        with pytest.raises(RetryLaterError, match=r"grader: .* no chat completion") as caught:
+            await world.scores()
+    assert len(str(caught.value)) < 500
+
+
+async def test_more_answers_than_were_asked_for_are_no_votes() -> None:
+    content = an_answer(5, 5).content
+    choice = {"message": {"content": content}, "finish_reason": "stop"}
+    cut = {"message": {"content": "{"}, "finish_reason": "length"}
+    body = json.dumps({"model": MODEL, "choices": [choice] * 4 + [cut] * 6})
+    async with a_world(an_answer(5, 5), mode="votes", max_votes=4, min_votes=4) as world:
+        world.stub.fault = StubFault(status=200, body=body)
+        scores = await world.scores()
+    assert scores["factuality"].num_votes == 4
+
+
+async def test_judge_that_hangs_is_tried_again_and_the_setting_named() -> None:
+    async with a_world(an_answer(5, 5), request_timeout_s=0.05) as world:
+        world.stub.latency_s = 60
+        with pytest.raises(
+            RetryLaterError, match=r"not answer within 0\.05 s \(judge\.model\.request_timeout_s\)"
+        ):
+            await world.scores()
+
+
+async def test_answer_of_two_megabytes_is_read_where_its_scores_stand() -> None:
+    content = json.dumps({"factuality": 5, "step_coherence": 4, "because": "x" * 2_000_000})
+    async with a_world(content, mode="votes") as world:
+        scores = await world.scores()
+    assert (scores["factuality"].mean, scores["step_coherence"].mean) == (5, 4)
 
 
 async def test_trace_that_the_server_refuses_is_refused() -> None:

@@ -126,7 +126,7 @@ class LlmJudge:
         """Ask once and read the probabilities; ask for votes where they say too little."""
         body = {"temperature": 0, "logprobs": True, "top_logprobs": _TOP_TOKENS}
         choice, *_ = await self._ask({**request, **body})
-        with self._reading():
+        with self._reading(of_scores=True):
             scores = expected_scores(choice, dimensions)
         if min(score.coverage or 0.0 for score in scores.values()) < self._settings.min_coverage:
             self._telemetry.count("deltawheel_judge_low_coverage_total", judge=self.name)
@@ -158,7 +158,7 @@ class LlmJudge:
             number = min(settings.min_votes, settings.max_votes - len(votes))
             body = {"temperature": settings.temperature, "n": number}
             choices = await self._ask({**request, **body})
-            with self._reading():
+            with self._reading(of_scores=True):
                 votes += [votes_of(choice, dimensions) for choice in choices]
             scores = vote_scores(votes)
             widest = max(map(_vote_stderr, scores.values()))
@@ -166,7 +166,10 @@ class LlmJudge:
                 return scores
 
     async def _ask(self, body: Mapping[str, Any]) -> Sequence[JudgeChoice]:
-        """Ask once; a server that knows no `n` gives one answer, and is asked again for more."""
+        """Ask once; return no more answers than were asked for.
+
+        A server that knows no `n` gives one, and is asked again for more.
+        """
         reply = await self._client.post(
             self._endpoint.url,
             "chat/completions",
@@ -189,9 +192,10 @@ class LlmJudge:
             answer.usage.prompt_tokens + answer.usage.completion_tokens if answer.usage else 0,
             judge=self.name,
         )
-        for choice in answer.choices:
+        choices = answer.choices[: body.get("n", 1)]
+        for choice in choices:
             self._require_whole(choice)
-        return answer.choices
+        return choices
 
     def _refusal(self, error: InvalidRecordError | RetryLaterError) -> DeltawheelError:
         """Return what a refusal means: only of what is too long is it certain that it is the trace.
@@ -212,12 +216,13 @@ class LlmJudge:
             raise RetryLaterError(f"{self.name} broke its answer off ({choice.finish_reason})")
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self, *, of_scores: bool = False) -> Iterator[None]:
         """Read an answer: a useless one says something of the judge and nothing of the trace."""
         try:
             yield
         except InvalidRecordError as error:
-            raise RetryLaterError(f"{self.name}: {error}") from error
+            todo = f"; {self._key}.grammar and .mode say how it is asked" if of_scores else ""
+            raise RetryLaterError(f"{self.name}: {error}{todo}") from error
 
 
 def _vote_stderr(score: Score) -> float:

@@ -59,12 +59,19 @@ def votes_of(choice: JudgeChoice, dimensions: Sequence[str]) -> dict[str, int]:
             dimension.
     """
     text = choice.message.content or ""
+    if not text.strip():
+        raise InvalidRecordError(
+            "the judge's answer is empty: a model that thinks first needs more max_tokens, or a "
+            "server that keeps it from thinking"
+        )
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, Mapping):
-        raise InvalidRecordError("the judge's answer is no JSON object")
+        raise InvalidRecordError(
+            "the judge's answer is no JSON object, so its server does not keep to the grammar"
+        )
     scores = {name: said.get(name) for name in dimensions}
     if wrong := [name for name, score in scores.items() if str(score) not in SCORES]:
         raise InvalidRecordError(f"the judge's answer has no score from 1 to 5 for {wrong}")
