@@ -242,16 +242,3 @@ async def test_store_that_is_away_is_no_fault_of_the_judge(dependencies: Depende
             await judge.assess(a_prompt(), a_trace(), a_rubric())
     assert caught.value.dependency == "store"
     assert not dependencies.is_down("judge:judge")
-
-
-async def test_judge_in_whose_place_another_model_answers_is_down(
-    dependencies: Dependencies,
-) -> None:
-    def answer(trace: Trace) -> Assessment:
-        raise ForeignModelError("another answered")
-
-    judge = GuardedJudge(FakeJudge(score=answer), dependencies)
-    for _ in range(NUM_FAILURES):
-        with pytest.raises(RetryLaterError, match="another answered"):
-            await judge.assess(a_prompt(), a_trace(), a_rubric())
-    assert dependencies.is_down("judge:judge")

@@ -108,15 +108,11 @@ class GuardedJudge:
         """Score the trace.
 
         Raises:
-            RetryLaterError: as the port says, or at once while the judge is down. It counts as down
-                while another model answers in its place, for nobody but the operator can see to it.
+            RetryLaterError: as the port says, or at once while the judge is down.
             InvalidRecordError: as the port says.
         """
         async with _asking(self._dependency, self._dependencies):
-            try:
-                return await self._inner.assess(prompt, trace, rubric)
-            except ForeignModelError as error:
-                raise RetryLaterError(str(error)) from error
+            return await self._inner.assess(prompt, trace, rubric)
 
 
 @asynccontextmanager
