@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
 from deltawheel.contracts.errors import ConfigError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
+from deltawheel.contracts.ids import digest_of
 from deltawheel.contracts.ports import Completion
 from deltawheel.contracts.prompt import Message
 from deltawheel.contracts.trace import FinishReason
@@ -553,3 +555,20 @@ async def test_server_that_is_busy_unloads_later() -> None:
         world.stub.load_fault = FAULTS["busy"]
         with pytest.raises(RetryLaterError, match="busy"):
             await world.models.unload(a_generator(adapter_path="/adapters/strong"))
+
+
+async def test_adapter_whose_weights_have_changed_is_not_loaded_under_its_old_revision(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(b"as declared")
+    here = {"adapter_path": str(tmp_path), "model": MODEL}
+    generator = a_generator(revision=digest_of(b"as declared")).model_copy(update=here)
+    async with a_world(is_adapter=True) as world:
+        assert (await world.ask(generator)).answer == "6"
+        weights.write_bytes(b"something else")
+        assert (await world.ask(generator)).answer == "6", "what was loaded before still serves"
+        world.stub.loaded.clear()
+        with pytest.raises(InvalidRecordError, match=r"no longer served: .* holds other weights"):
+            await world.ask(generator)
+        assert world.stub.loaded == set()

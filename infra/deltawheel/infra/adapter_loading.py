@@ -1,14 +1,18 @@
-"""Loading adapters once: many requests find out together that a server has forgotten one."""
+"""Loading adapters: once for all who find out that a server has forgotten one, and none other."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 from deltawheel.contracts.generator import Generator
+from deltawheel.contracts.ids import digest_of
 
-__all__ = ["AdapterLoads"]
+__all__ = ["ADAPTER_FILE", "AdapterLoads", "changed_weights"]
 
+ADAPTER_FILE: Final = "adapter_model.safetensors"
+_DIGEST: Final = "sha256:"
 _Key: TypeAlias = tuple[str, str]
 
 
@@ -65,6 +69,19 @@ class AdapterLoads:
         # Reading the exception also keeps asyncio quiet when all who waited were cancelled.
         if not task.cancelled() and task.exception() is None:
             self._num_done[key] += 1
+
+
+def changed_weights(generator: Generator) -> str | None:
+    """Return the digest of an adapter's file, if it is not the one that its revision says.
+
+    None also where this machine does not see the file, or the revision is no digest: then only the
+    server could tell. Reads the file: call it from a thread.
+    """
+    path = Path(generator.adapter_path or "") / ADAPTER_FILE
+    if not generator.revision.startswith(_DIGEST) or not path.is_file():
+        return None
+    found = digest_of(path.read_bytes())
+    return found if found != generator.revision else None
 
 
 def _key(generator: Generator) -> _Key:

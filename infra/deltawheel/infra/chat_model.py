@@ -3,6 +3,7 @@
 What an answer means is read in `chat_replies`; here are the requests.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ports import Completion, Telemetry
 from deltawheel.contracts.prompt import Message
-from deltawheel.infra.adapter_loading import AdapterLoads
+from deltawheel.infra.adapter_loading import AdapterLoads, changed_weights
 from deltawheel.infra.chat_replies import Asked, Reply, completion_of, refusal_of
 from deltawheel.infra.model_client import ModelClient, key_headers, trimmed
 
@@ -148,8 +149,15 @@ class OpenAIChatModel:
         """Load the adapter, as vLLM offers it.
 
         Raises:
-            InvalidRecordError: the server does not take it: its files are gone, or are no adapter.
+            InvalidRecordError: the server does not take it: its files are gone, or are no adapter;
+                or other weights lie there by now, which must not write under this revision.
         """
+        if (found := await asyncio.to_thread(changed_weights, generator)) is not None:
+            raise InvalidRecordError(
+                f"revision {generator.revision} of {generator.name} is no longer served: "
+                f"{generator.adapter_path} holds other weights now ({found}); declare or add it "
+                "anew, which is another revision"
+            )
         body = {"lora_name": generator.model, "lora_path": generator.adapter_path}
         reply = await self._post("load_lora_adapter", generator, body)
         if reply.status == 200:

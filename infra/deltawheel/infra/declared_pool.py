@@ -17,6 +17,7 @@ from deltawheel.contracts.settings import (
 )
 from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.values import SANDBOX_PREFIX
+from deltawheel.infra.adapter_loading import ADAPTER_FILE
 from deltawheel.infra.settings_faults import section_faults
 from deltawheel.infra.vllm_server import base_folder
 
@@ -30,8 +31,6 @@ __all__ = [
     "settings_doubts",
     "unpinned_models",
 ]
-
-_ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def declared_generators(settings: Settings) -> list[Generator]:
@@ -136,9 +135,9 @@ def adapter_folder(declared: str, *, name: str) -> Path:
             raise ConfigError(f"generators.{name}.adapter: {error}") from error
     else:
         folder = Path(declared).expanduser().resolve()
-    if not (folder / _ADAPTER_FILE).is_file():
+    if not (folder / ADAPTER_FILE).is_file():
         raise ConfigError(
-            f"generators.{name}.adapter: {declared!r} holds no {_ADAPTER_FILE}; give the folder of "
+            f"generators.{name}.adapter: {declared!r} holds no {ADAPTER_FILE}; give the folder of "
             "a LoRA adapter saved as safetensors, or sandbox:strong, sandbox:mid or sandbox:weak"
         )
     return folder
@@ -179,7 +178,7 @@ def _declared(
         endpoint, model, revision = served_model(declared, settings, digest_of_base=digest_of_base)
     else:
         folder = adapter_folder(declared.adapter, name=declared.name)
-        revision = digest_of((folder / _ADAPTER_FILE).read_bytes())
+        revision = digest_of((folder / ADAPTER_FILE).read_bytes())
         model = f"{declared.name}-{revision.removeprefix('sha256:')[:12]}"
         endpoint = f"server:{declared.server}" if declared.server else declared.endpoint or ""
     return Generator(
