@@ -23,13 +23,14 @@ class KnownScores(Record):
     scored_at: UtcTime
 
 
-def scores_id(trace: Trace, *, judge_revision: str, rubric_digest: str) -> str:
+def scores_id(trace: Trace, *, judge: str, judge_revision: str, rubric_digest: str) -> str:
     """Name what a judge makes of a trace's text, whoever wrote it and in whatever round.
 
-    Reasoning and answer count apart: the judge is shown them so.
+    Reasoning and answer count apart: the judge is shown them so. The judge's name counts too: two
+    models behind endpoints may have the same words for their revision.
     """
     texts = digest_of(trace.reasoning), digest_of(trace.answer)
-    return content_id("scores", 1, trace.prompt_id, *texts, judge_revision, rubric_digest)
+    return content_id("scores", 1, trace.prompt_id, *texts, judge, judge_revision, rubric_digest)
 
 
 class ScoreMemory(Protocol):

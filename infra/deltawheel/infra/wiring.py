@@ -403,10 +403,10 @@ def judge_revision(settings: Settings) -> str:
     from deltawheel.infra.judges.jury import jury_revision
     from deltawheel.infra.judges.llm import revision_of
 
-    revisions = [
-        revision_of(model, weights=served_model(model, settings)[2])
+    revisions = {
+        model.name: revision_of(model, weights=served_model(model, settings)[2])
         for model in settings.judge.models.values()
-    ]
+    }
     return jury_revision(revisions, settings.judge.jury)
 
 

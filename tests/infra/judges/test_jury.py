@@ -71,9 +71,9 @@ def test_only_judges_whose_scores_count_are_named_by_the_revision() -> None:
     first, second = Juror("one"), Juror("two")
     assert a_jury(first, second).revision == "one@1"
     assert a_jury(first, second, share=0.5).revision == "one@1"
-    assert a_jury(first, second, combine="mean").revision == "mean(one@1,two@1)"
+    assert a_jury(first, second, combine="mean").revision == "mean(one@one@1,two@two@1)"
     assert a_jury(first, second, combine="mean").name == "one+two"
-    assert jury_revision(["one@1"], JurySettings(combine="mean")) == "one@1"
+    assert jury_revision({"one": "one@1"}, JurySettings(combine="mean")) == "one@1"
 
 
 async def test_both_sides_of_a_pair_have_the_same_judges() -> None:

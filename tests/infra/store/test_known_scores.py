@@ -1,6 +1,7 @@
 """Known scores: the first writer's stay, and only what is known is found."""
 
 from deltawheel.contracts.known_scores import KnownScores, scores_id
+from deltawheel.contracts.trace import Trace
 from deltawheel.infra.store.store import SqlStore
 from tests.records import JUDGE, a_prompt, a_trace, an_assignment, seconds, some_scores
 
@@ -26,20 +27,20 @@ def test_first_writers_scores_stay_and_are_found_among_many(store: SqlStore) -> 
 def test_id_says_whose_text_it_is_under_what_and_not_who_wrote_it() -> None:
     assignment = an_assignment()
 
-    def named(answer: str = "2", reasoning: str = "", *, slot: int = 0, judge: str = JUDGE) -> str:
-        trace = a_trace(assignment, slot, answer=answer, reasoning=reasoning)
-        return scores_id(trace, judge_revision=judge, rubric_digest="rubric")
+    def named(trace: Trace, **ways: str) -> str:
+        as_usual = {"judge": "judge", "judge_revision": JUDGE, "rubric_digest": "rubric"}
+        return scores_id(trace, **{**as_usual, **ways})
 
-    plain = named()
-    assert plain == named(slot=1)
-    elsewhere = a_trace(an_assignment(a_prompt("2+0=")), answer="2")
+    one = a_trace(assignment, answer="2")
     others = [
-        named("3"),
-        named("", "2"),
-        named(judge="judge@2"),
-        scores_id(elsewhere, judge_revision=JUDGE, rubric_digest="rubric"),
-        scores_id(a_trace(assignment, answer="2"), judge_revision=JUDGE, rubric_digest="other"),
+        named(a_trace(assignment, answer="3")),
+        named(a_trace(assignment, answer="", reasoning="2")),
+        named(a_trace(an_assignment(a_prompt("2+0=")), answer="2")),
+        named(one, judge="another"),
+        named(one, judge_revision="judge@2"),
+        named(one, rubric_digest="other"),
     ]
-    assert len({plain, *others}) == 6
+    assert len({named(one), *others}) == 7
+    assert named(a_trace(assignment, 1, answer="2")) == named(one)
     again = a_trace(an_assignment(a_prompt(round=1)), answer="2")
-    assert scores_id(again, judge_revision=JUDGE, rubric_digest="rubric") == plain
+    assert named(again) == named(one)

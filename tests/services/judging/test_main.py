@@ -30,7 +30,7 @@ class Wired:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._opened: list[Parts] = []
+        self.opened: list[Parts] = []
 
     def __call__(self, **sections: Any) -> Judging:
         settings = Settings(wheel=WHEEL, home=self._home, **sections)
@@ -49,11 +49,11 @@ class Wired:
             failpoints=FileFailpoints({}),
             dependencies=dependencies,
         )
-        self._opened.append(parts)
+        self.opened.append(parts)
         return build(parts)
 
     def close(self) -> None:
-        for parts in self._opened:
+        for parts in self.opened:
             parts.store.close()
 
 
@@ -76,3 +76,14 @@ def test_model_that_judges_is_judged_and_a_program_is_not(wired: Wired) -> None:
 def test_settings_have_the_last_word(wired: Wired) -> None:
     assert ticks(wired(**BY_MODEL, anchors={"interval_s": 0})) == []
     assert ticks(wired(anchors={"interval_s": 20})) == [("anchors", 20)]
+
+
+@pytest.mark.parametrize("combine", ["first", "mean"])
+def test_panel_that_is_dealt_is_the_panel_that_judges(wired: Wired, combine: str) -> None:
+    judge = {**BY_MODEL["judge"], "jury": {"members": [{**GRADER, "name": "juror"}]}}
+    judge["jury"]["combine"] = combine
+    handler = wired(**{**BY_MODEL, "judge": judge})
+    [parts] = wired.opened
+    assert handler.judge.revision == wiring.judge_revision(parts.settings)
+    grader = wiring.judge_revision(Settings(wheel=WHEEL, **BY_MODEL))
+    assert (handler.judge.revision == grader) == (combine == "first")

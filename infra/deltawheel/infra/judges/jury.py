@@ -53,7 +53,8 @@ class Jury:
     @property
     def revision(self) -> str:
         """Names every judge whose scores count."""
-        return jury_revision([judge.revision for judge in self._judges], self._settings)
+        revisions = {judge.name: judge.revision for judge in self._judges}
+        return jury_revision(revisions, self._settings)
 
     async def assess(self, prompt: Prompt, trace: Trace, rubric: Rubric) -> Assessment:
         """Ask the judges that this prompt has, all at once.
@@ -91,11 +92,11 @@ class Jury:
         return isinstance(error, InvalidRecordError)
 
 
-def jury_revision(revisions: Sequence[str], settings: JurySettings) -> str:
-    """Return the revision of a jury, from those of its judges with the first one's first."""
+def jury_revision(revisions: Mapping[str, str], settings: JurySettings) -> str:
+    """Return the revision of a jury, from those of its judges by name, the first one's first."""
     if settings.combine is Combination.MEAN and len(revisions) > 1:
-        return f"mean({','.join(revisions)})"
-    return revisions[0]
+        return f"mean({','.join(f'{name}@{each}' for name, each in revisions.items())})"
+    return next(iter(revisions.values()))
 
 
 def _is_shared(key: PromptKey, share: float) -> bool:

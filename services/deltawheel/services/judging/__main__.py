@@ -1,28 +1,23 @@
 """`python -m deltawheel.services.judging --settings FILE`."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 from deltawheel.contracts.ports import Judge
 from deltawheel.contracts.settings import Settings
 from deltawheel.infra import wiring
 from deltawheel.services.judging.anchors import AnchorWatch
 from deltawheel.services.judging.handler import Judging
-from deltawheel.services.judging.remembering import RememberingJudge
+from deltawheel.services.judging.panel import open_panel
 from deltawheel.services.runtime.entry import Parts, run_streaming
-from deltawheel.services.runtime.guards import GuardedJudge
 
 __all__: list[str] = []
-
-Around: TypeAlias = Callable[[Judge], Judge]
 
 
 def build(parts: Parts) -> Judging:
     """Wire the handler."""
     return Judging(
         store=parts.store,
-        judge=_judge(parts, parts.settings, around=_remembering(parts)),
+        judge=_judge(parts, parts.settings, remembers=True),
         rubric=parts.settings.make_rubric(),
         clock=parts.clock,
         telemetry=parts.telemetry,
@@ -47,18 +42,9 @@ def _watch(parts: Parts) -> AnchorWatch:
     )
 
 
-def _remembering(parts: Parts) -> Around | None:
-    """Return what keeps the scores of each model that judges; anchors are asked for each time."""
-    if not parts.settings.judge.cache:
-        return None
-    return partial(
-        RememberingJudge, memory=parts.store, clock=parts.clock, telemetry=parts.telemetry
-    )
-
-
-def _judge(parts: Parts, settings: Settings, *, around: Around | None = None) -> GuardedJudge:
-    opened = wiring.open_judge(settings, parts.telemetry, parts.random, around=around)
-    return GuardedJudge(opened, parts.dependencies)
+def _judge(parts: Parts, settings: Settings, *, remembers: bool = False) -> Judge:
+    opening = partial(wiring.open_judge, settings, parts.telemetry, parts.random)
+    return open_panel(opening, settings.judge, parts, remembers=remembers)
 
 
 if __name__ == "__main__":

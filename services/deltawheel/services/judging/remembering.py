@@ -67,7 +67,12 @@ class RememberingJudge:
             RetryLaterError: as the judge does, or because the store is away.
             InvalidRecordError: as the judge does.
         """
-        named = scores_id(trace, judge_revision=self.revision, rubric_digest=rubric.digest)
+        named = scores_id(
+            trace,
+            judge=self.name,
+            judge_revision=self.revision,
+            rubric_digest=rubric.digest,
+        )
         async with self._turns.setdefault(named, asyncio.Lock()):
             known = await self._find(named)
             if known is not None:

@@ -86,13 +86,14 @@ class GuardedChatModel:
 
 
 class GuardedJudge:
-    """A `Judge` with a breaker; see there. Every record of judging needs it."""
+    """A `Judge` with a breaker; see there. Every record of judging needs one that is vital."""
 
-    def __init__(self, inner: Judge, dependencies: Dependencies) -> None:
+    def __init__(self, inner: Judge, dependencies: Dependencies, *, is_vital: bool = True) -> None:
         self._inner = inner
         self._dependencies = dependencies
         self._dependency = f"judge:{inner.name}"
-        dependencies.breakers.vital.add(self._dependency)
+        if is_vital:
+            dependencies.breakers.vital.add(self._dependency)
 
     @property
     def name(self) -> str:
