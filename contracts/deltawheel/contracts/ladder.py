@@ -24,7 +24,15 @@ from deltawheel.contracts.generator import Generator, GeneratorDelta
 from deltawheel.contracts.ids import content_id
 from deltawheel.contracts.logistic import Belief, Beliefs, Outcomes, update
 
-__all__ = ["Contest", "Ladder", "LadderEvidence", "ProbeCount", "Rating", "UpdateBy"]
+__all__ = [
+    "NO_EVIDENCE",
+    "Contest",
+    "Ladder",
+    "LadderEvidence",
+    "ProbeCount",
+    "Rating",
+    "UpdateBy",
+]
 
 _EASE: Final = "ease of the domain"
 _JEFFREYS: Final = 0.5
@@ -79,6 +87,9 @@ class LadderEvidence:
     contests: Sequence[Contest] = ()
 
 
+NO_EVIDENCE: Final = LadderEvidence()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:
     """One generator's place on a domain's ladder; `probe` and `judged` are None if there is none.
@@ -116,7 +127,7 @@ class Ladder:
         members: Sequence[Generator],
         *,
         domain: str,
-        evidence: LadderEvidence = LadderEvidence(),
+        evidence: LadderEvidence = NO_EVIDENCE,
         update_by: UpdateBy = UpdateBy.PROBE,
         pool_revision: str,
     ) -> "Ladder":

@@ -62,6 +62,20 @@ class Beliefs:
         variance = self.covariance[first][first] + self.covariance[second][second] - 2 * shared
         return Belief(self.means[first] - self.means[second], sqrt(max(variance, 0.0)))
 
+    def drawn(self, normals: Mapping[str, float]) -> dict[str, float]:
+        """Return one draw of the quantities named, from a standard normal number for each.
+
+        Errors that two share are drawn once for both.
+        """
+        names = sorted(normals)
+        covariance = [[self.covariance[a][b] for b in names] for a in names]
+        factor = _cholesky(covariance, is_rank_full=False)
+        return {
+            name: self.means[name]
+            + sum(by * normals[other] for by, other in zip(row, names, strict=True) if by)
+            for name, row in zip(names, factor, strict=True)
+        }
+
 
 def update(priors: Mapping[str, Belief], outcomes: Sequence[Outcomes]) -> Beliefs:
     """Return what is believed after the outcomes; without any, what was believed before.
@@ -199,16 +213,17 @@ def _inverse(matrix: _Matrix) -> _Matrix:
     return [_solve(matrix, [float(i == j) for j in range(size)]) for i in range(size)]
 
 
-def _cholesky(matrix: _Matrix) -> _Matrix:
+def _cholesky(matrix: _Matrix, *, is_rank_full: bool = True) -> _Matrix:
+    """Return the lower factor; without full rank, what hangs on others alone adds nothing."""
     factor: _Matrix = []
     for i, row in enumerate(matrix):
         factor.append([0.0] * len(matrix))
         for j in range(i + 1):
             rest = row[j] - sum(factor[i][k] * factor[j][k] for k in range(j))
             if i != j:
-                factor[i][j] = rest / factor[j][j]
+                factor[i][j] = rest / factor[j][j] if factor[j][j] else 0.0
             elif 0 < rest < inf:
                 factor[i][i] = sqrt(rest)
-            else:
+            elif is_rank_full:
                 raise ValueError("of one quantity neither prior nor outcomes tell anything")
     return factor

@@ -28,6 +28,7 @@ from tests.records import (
     WHEEL,
     a_generator,
     a_pool_event,
+    a_probe,
     a_promotion,
     a_prompt,
     a_prompt_failure,
@@ -570,3 +571,39 @@ async def test_prompt_that_is_held_out_for_probes_is_dealt_to_nobody(stage: Stag
     assert isinstance(failure, PromptFailed)
     assert "held out" in failure.reason
     assert stage.models.asked == []
+
+
+async def test_assignment_carries_the_generator_delta_as_probes_have_it_then(stage: Stage) -> None:
+    before = stage.accept()
+    await stage.handler.handle(before)
+    stage.store.add_probes(
+        [
+            a_probe(a_generator(name), num_items=100, num_right=right)
+            for name, right in (("strong", 20), ("weak", 80))
+        ]
+    )
+    stage.clock.move(31)
+    after = stage.accept(a_prompt("2+2="))
+    await stage.handler.handle(after)
+    declared, probed = stage.assignment(before), stage.assignment(after)
+    assert [slot.generator.name for slot in declared.slots] == ["strong", "weak"]
+    assert declared.generator_delta.scale == "declared-prior"
+    assert [slot.generator.name for slot in probed.slots] == ["weak", "strong"]
+    assert probed.generator_delta.estimate > 0
+    assert probed.generator_delta.stderr < declared.generator_delta.stderr
+    assert probed.generator_delta.scale == "declared-prior+probe"
+    assert probed.generator_delta.ladder_revision != declared.generator_delta.ladder_revision
+
+
+async def test_prompt_of_a_domain_that_fewer_than_two_write_for_waits_and_is_given_up_at_last(
+    stage: Stage,
+) -> None:
+    only = a_generator("weak", revision="r2", domains=("products",))
+    stage.store.add_pool_events([a_pool_event(only, kind=PoolEventKind.ADDED, cause="new")])
+    prompt = stage.accept()
+    with pytest.raises(RetryLaterError, match="no two generators to pair for domain 'sums'"):
+        await stage.handler.handle(prompt)
+    stage.clock.move(700)
+    [failure] = await stage.handler.handle(prompt)
+    assert isinstance(failure, PromptFailed)
+    assert "for domain 'sums' within generation.expire_after_s" in failure.reason

@@ -61,6 +61,7 @@ from deltawheel.contracts.settings.section import refuse, repeated
 from deltawheel.contracts.settings.stream import (
     SANDBOX_POOL,
     CurationSettings,
+    Explore,
     GenerationSettings,
     GeneratorSettings,
     RotationPolicy,
@@ -81,6 +82,7 @@ __all__ = [
     "Combination",
     "CurationSettings",
     "EvaluationSettings",
+    "Explore",
     "GateSettings",
     "GatewaySettings",
     "GenerationSettings",

@@ -15,6 +15,7 @@ from deltawheel.contracts.settings.values import Adapter
 __all__ = [
     "SANDBOX_POOL",
     "CurationSettings",
+    "Explore",
     "GenerationSettings",
     "GeneratorSettings",
     "RotationPolicy",
@@ -94,6 +95,13 @@ class RotationPolicy(StrEnum):
     DELTA_TARGETING = "delta-targeting"
 
 
+class Explore(StrEnum):
+    """How delta-targeting tries pairs of which little is known."""
+
+    THOMPSON = "thompson"
+    UCB = "ucb"
+
+
 class RotationSettings(Section):
     """How prompts are dealt to generators."""
 
@@ -108,6 +116,21 @@ class RotationSettings(Section):
     target_delta: tuple[float, float] = Field(
         default=(0.5, 2.0),
         description="Band of the generator delta that delta-targeting aims at, on the ladder.",
+    )
+    explore: Explore = Field(
+        default=Explore.THOMPSON,
+        description=(
+            "How delta-targeting tries what is unsure. thompson: each pair by its chance of being "
+            "right, prompt by prompt; ucb: the pair that may be the best, until more is known."
+        ),
+    )
+    max_active: int | None = Field(
+        default=None,
+        ge=2,
+        description="Most members that are dealt to in one window of turnover; unset: all of them.",
+    )
+    turnover_s: float = Field(
+        default=3_600, gt=0, description="After so long other members are active, by weight."
     )
     pairs: tuple[tuple[Name, Name], ...] | None = Field(
         default=None, description="Generator pairs to deal over; unset means every two of the pool."

@@ -1,7 +1,5 @@
 """`deltawheel rotation`."""
 
-from collections import Counter
-
 import click
 
 from deltawheel.contracts.settings import RotationPolicy
@@ -29,54 +27,39 @@ def command() -> None:
     type=click.IntRange(min=1),
     help="How many prompts to deal on trial.",
 )
+@click.option("--domain", help="Of which the prompts are; unset, that of the settings' probe.")
 @json_option
 @click.pass_context
-def preview(context: click.Context, policy: str | None, number: int, as_json: bool) -> None:
+def preview(
+    context: click.Context, policy: str | None, number: int, domain: str | None, as_json: bool
+) -> None:
     """Deal prompts on trial over the pool as it is, and show what would be asked of whom.
 
-    Nobody is asked anything. Generator deltas are those of the ladder, with their standard errors.
+    Nobody is asked anything. Ratings and generator deltas are those of the ladder in this domain,
+    with their standard errors; who is active is so in the present window of turnover.
     """
-    from deltawheel.contracts.pool import Pool, generator_delta
-    from deltawheel.contracts.prompt import PromptKey
     from deltawheel.contracts.settings import RotationSettings
     from deltawheel.infra import wiring
-    from deltawheel.services.generation.rotation import deal, generator_pairs
+    from deltawheel.ops.rotation_preview import Preview
 
     settings = settings_of(context)
     rotation = settings.rotation
     if policy is not None:
         rotation = RotationSettings(**{**rotation.model_dump(), "policy": policy})
+    settings = settings.model_copy(update={"rotation": rotation})
     with wiring.reading(settings) as store:
-        pool = Pool.from_log(store.pool_log())
-    pairs = generator_pairs(pool, rotation.pairs)
-    counts = Counter(deal(PromptKey(f"trial-{n}", 0), pairs, rotation) for n in range(number))
-    deltas = {pair: generator_delta(*pair, pool=pool) for pair in pairs}
-    rows = [
-        {
-            "stronger": stronger.name,
-            "weaker": weaker.name,
-            "prompts": counts[stronger, weaker],
-            "share": counts[stronger, weaker] / number,
-            "generator_delta": deltas[stronger, weaker].estimate,
-            "stderr": deltas[stronger, weaker].stderr,
-        }
-        for stronger, weaker in sorted(pairs, key=lambda pair: -counts[pair])
-    ]
-    mean = sum(counts[pair] * delta.estimate for pair, delta in deltas.items()) / number
+        shown = Preview.of(
+            store,
+            settings,
+            domain=domain or settings.probe.domain,
+            number=number,
+            at=wiring.system_clock().now(),
+        )
     if as_json:
-        print_json({"policy": rotation.policy, "pairs": rows, "mean_generator_delta": mean})
+        print_json(shown.told())
         return
+    print_table(f"members in {shown.domain!r}", *shown.members_table())
     print_table(
-        f"{number} prompts dealt by {rotation.policy}: mean generator delta {mean:+.2f}",
-        ("stronger", "weaker", "prompts", "share", "generator delta"),
-        [
-            (
-                row["stronger"],
-                row["weaker"],
-                row["prompts"],
-                f"{row['share']:.1%}",
-                f"{row['generator_delta']:+.2f} ± {row['stderr']:.2f}",
-            )
-            for row in rows
-        ],
+        f"{number} prompts dealt by {rotation.policy}: mean generator delta {shown.mean:+.2f}",
+        *shown.pairs_table(),
     )

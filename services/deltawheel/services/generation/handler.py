@@ -13,38 +13,28 @@ from deltawheel.contracts.failpoints import Failpoint
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.ids import digest_of, seed_of
 from deltawheel.contracts.judgement import PromptFailed, SlotFailed
-from deltawheel.contracts.pool import Pool, generator_delta
+from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.ports import ChatModel, Completion, Failpoints, Telemetry
 from deltawheel.contracts.probe import HeldOut
 from deltawheel.contracts.promotion import Promotion
 from deltawheel.contracts.prompt import Prompt
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import Settings
-from deltawheel.contracts.store import PAUSE_LEASE, Group, Store
+from deltawheel.contracts.store import Group, Store
 from deltawheel.contracts.topics import Topic
 from deltawheel.contracts.trace import Trace
-from deltawheel.services.generation.rotation import GeneratorPair, deal, generator_pairs
+from deltawheel.services.generation.dealing import Dealing, View
+from deltawheel.services.generation.rotation import deal
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.ledger import BatchedLedger
 from deltawheel.services.runtime.offload import offload
 
 __all__ = ["Generation"]
 
-_FRESH_S = 1.0
 _HELD_OUT = (
     "it is held out: probe.file has it, and a probe would tell nothing of a model that was trained "
     "on it"
 )
-
-
-@dataclass(slots=True)
-class _PoolView:
-    """The pool and the pause as the store had them less than a second ago."""
-
-    pool: Pool
-    pairs: Sequence[GeneratorPair]
-    is_paused: bool
-    read_at_s: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,10 +63,11 @@ class Generation:
     _ledger: BatchedLedger = field(init=False)
     _rubric_digest: str = field(init=False)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    _view: _PoolView | None = field(default=None, init=False)
+    _dealing: Dealing = field(init=False)
 
     def __post_init__(self) -> None:
         self._ledger = BatchedLedger(self.store, clock=self.clock)
+        self._dealing = Dealing(settings=self.settings, store=self.store, clock=self.clock)
         self._rubric_digest = self.settings.make_rubric().digest
 
     @property
@@ -127,24 +118,25 @@ class Generation:
             return [assignment]
         return await self._fill(group, assignment)
 
-    async def _assign(self, group: Group, view: _PoolView) -> Assignment | PromptFailed:
+    async def _assign(self, group: Group, view: View) -> Assignment | PromptFailed:
         if view.is_paused:
             raise RetryLaterError("generation is paused while a cycle trains on this machine")
         now = self.clock.now()
         if self.held_out is not None and self.held_out.holds(group.prompt):
             return await self._give_up(group, now, _HELD_OUT)
-        if not view.pairs and view.pool.absent:
+        table = self._dealing.table(view, group.prompt.domain)
+        if not table.pairs and view.pool.absent:
             raise RetryLaterError(f"too few generators stand: {_who_left(view.pool)}")
-        if not view.pairs and await self._has_waited_too_long(group, now):
-            return await self._give_up(group, now, self._waited())
-        stronger, weaker = deal(group.prompt.key, view.pairs, self.settings.rotation)
+        if not table.pairs and await self._has_waited_too_long(group, now):
+            return await self._give_up(group, now, self._waited(group.prompt.domain))
+        stronger, weaker = deal(group.prompt.key, table, self.settings.rotation)
         assignment = Assignment(
             prompt_id=group.prompt.prompt_id,
             round=group.prompt.round,
             slots=(Slot(index=0, generator=stronger), Slot(index=1, generator=weaker)),
             judge_revisions=(self.judge_revision,),
             rubric_digest=self._rubric_digest,
-            generator_delta=generator_delta(stronger, weaker, pool=view.pool),
+            generator_delta=table.ladder.delta(stronger, weaker),
             policy=self.settings.rotation.policy,
             accepted_at=group.prompt.accepted_at,
             assigned_at=now,
@@ -160,9 +152,11 @@ class Generation:
         waited_s = (now - group.opened_at - stood).total_seconds()
         return waited_s > self.settings.generation.expire_after_s
 
-    def _waited(self) -> str:
-        waited_s = self.settings.generation.expire_after_s
-        return f"no two generators could be paired for generation.expire_after_s ({waited_s:.0f} s)"
+    def _waited(self, domain: str) -> str:
+        return (
+            f"no two generators could be paired for domain {domain!r} within "
+            f"generation.expire_after_s ({self.settings.generation.expire_after_s:.0f} s)"
+        )
 
     async def _give_up(self, group: Group, now: datetime, reason: str) -> PromptFailed:
         failure = PromptFailed(
@@ -177,19 +171,15 @@ class Generation:
 
     def forget_pool(self) -> None:
         """Have the pool read anew for the next prompt: it has changed."""
-        self._view = None
+        self._dealing.forget()
 
-    async def _look(self) -> _PoolView:
+    async def _look(self) -> View:
         """Read pool and pause anew once they are old: one prompt does it for all that wait."""
         async with self._looking:
-            at_s = self.clock.monotonic()
-            if self._view is None or at_s - self._view.read_at_s > _FRESH_S:
-                pool = Pool.from_log(await offload(self.store.pool_log))
-                is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=self.clock.now())
-                pairs = generator_pairs(pool, self.settings.rotation.pairs)
-                self._view = _PoolView(pool, pairs, is_paused, at_s)
-                self.on_dealt([generator for pair in pairs for generator in pair])
-            return self._view
+            view, is_new = await self._dealing.look()
+            if is_new:
+                self.on_dealt(view.dealt)
+            return view
 
     async def _fill(self, group: Group, assignment: Assignment) -> Sequence[Record]:
         room = self._room(group.prompt)

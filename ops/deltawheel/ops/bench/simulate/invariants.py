@@ -21,7 +21,7 @@ from deltawheel.ops.bench.simulate.plan import Fault
 from deltawheel.ops.bench.simulate.services import TOPICS
 from deltawheel.ops.bench.simulate.trouble import Trouble
 from deltawheel.ops.bench.simulate.wheel import SimulatedWheel
-from deltawheel.services.generation.rotation import deal, generator_pairs
+from deltawheel.services.generation.rotation import Table, deal
 
 __all__ = ["violations"]
 
@@ -77,7 +77,8 @@ def _outcome(wheel: SimulatedWheel, group: Group) -> Iterator[str]:
         yield f"prompt {_short(key)} ended without an assignment, though the pool was never empty"
         return
     pool = Pool.from_log(wheel.store.pool_log())
-    dealt = deal(key, generator_pairs(pool, None), RotationSettings())
+    rotation = RotationSettings()
+    dealt = deal(key, Table.of(pool, rotation, domain=group.prompt.domain), rotation)
     if not pool.promoted and tuple(slot.generator for slot in assignment.slots) != dealt:
         yield f"prompt {_short(key)} was assigned otherwise than the rotation deals it"
     expected = _expected(wheel, group, assignment)
