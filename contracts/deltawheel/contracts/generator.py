@@ -72,6 +72,9 @@ class Generator(Record):
         default=0, ge=0, description="How many turns of our own wheel stand behind it."
     )
     sampling: Sampling = Sampling()
+    replicas: tuple[str, ...] = Field(
+        default=(), description="Base URLs of further servers of the same model."
+    )
     family: str | None = Field(
         default=None, description="Whose model it is by origin; families prefer themselves."
     )

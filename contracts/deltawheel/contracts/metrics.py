@@ -93,6 +93,13 @@ METRICS: tuple[Metric, ...] = (
         "Requests to model servers: ok, retry, refused.",
     ),
     Metric(
+        "deltawheel_server_concurrency",
+        _G,
+        ("server",),
+        "Most requests that a model server is given at the same time by this process, as found.",
+    ),
+    Metric("deltawheel_server_in_flight", _G, ("server",), "Requests at a model server now."),
+    Metric(
         "deltawheel_adapter_loads_total",
         _C,
         ("generator",),

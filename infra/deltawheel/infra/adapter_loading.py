@@ -17,7 +17,7 @@ _Key: TypeAlias = tuple[str, str]
 
 
 class AdapterLoads:
-    """At most one load at a time per endpoint and model, shared by all who need it.
+    """At most one load at a time per server and model, shared by all who need it.
 
     It belongs to one event loop.
     """
@@ -26,14 +26,15 @@ class AdapterLoads:
         self._running: dict[_Key, asyncio.Task[None]] = {}
         self._num_done: Counter[_Key] = Counter()
 
-    def num_done(self, generator: Generator) -> int:
-        """Return how often this adapter was loaded; ask before a request, for `ensure`."""
-        return self._num_done[_key(generator)]
+    def num_done(self, generator: Generator, base: str) -> int:
+        """Return how often this adapter was loaded there; ask before a request, for `ensure`."""
+        return self._num_done[base, generator.model]
 
     async def ensure(
         self,
         generator: Generator,
-        load: Callable[[Generator], Coroutine[Any, Any, None]],
+        base: str,
+        load: Callable[[Generator, str], Coroutine[Any, Any, None]],
         *,
         since: int,
     ) -> None:
@@ -44,15 +45,16 @@ class AdapterLoads:
 
         Args:
             generator: Whose adapter is missing.
+            base: The server that misses it; of several replicas, each has to load it.
             load: Loads it; its errors reach everybody who waits.
             since: What `num_done` gave before the refused request was sent.
         """
-        key = _key(generator)
+        key = base, generator.model
         if self._num_done[key] > since:
             return
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(load(generator))
+            task = asyncio.create_task(load(generator, base))
             self._running[key] = task
             task.add_done_callback(lambda ended: self._end(key, ended))
         await asyncio.shield(task)
@@ -82,7 +84,3 @@ def changed_weights(generator: Generator) -> str | None:
         return None
     found = digest_of(path.read_bytes())
     return found if found != generator.revision else None
-
-
-def _key(generator: Generator) -> _Key:
-    return generator.endpoint, generator.model

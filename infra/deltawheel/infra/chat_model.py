@@ -4,20 +4,27 @@ What an answer means is read in `chat_replies`; here are the requests.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.ports import Completion, Telemetry
 from deltawheel.contracts.prompt import Message
 from deltawheel.infra.adapter_loading import AdapterLoads, changed_weights
-from deltawheel.infra.chat_replies import Asked, Reply, completion_of, refusal_of
-from deltawheel.infra.model_client import ModelClient, key_headers, trimmed
+from deltawheel.infra.chat_replies import Asked, Reply, completion_of, refusal_of, weights_of
+from deltawheel.infra.model_client import ModelClient, UnreachableError, key_headers, trimmed
+from deltawheel.infra.server_gate import ServerGates
 
 __all__ = ["OpenAIChatModel"]
 
 _SERVER_PREFIX: Final = "server:"
+_SHED: Final = frozenset({429, 503})
+"""What a server answers that has too much to do."""
+_PREFIX_CHARS: Final = 400
+"""Requests that begin alike for so long go to the same replica, which has that part cached."""
 _PROBE: Final = (Message(role="user", content="1+1="),)
 
 
@@ -32,6 +39,7 @@ class OpenAIChatModel:
         api_keys: Key by generator's name and base URL, where one is asked for; never logged.
         member_key: Finds the key of a generator that names its variable itself.
         request_timeout_s: Longest wait for one answer.
+        max_in_flight: Most requests to one server at the same time; fewer where it sheds some.
         telemetry: Counts requests and loads.
     """
 
@@ -42,6 +50,7 @@ class OpenAIChatModel:
         api_keys: Mapping[tuple[str, str], str],
         request_timeout_s: float,
         telemetry: Telemetry,
+        max_in_flight: int = 256,
         member_key: Callable[[Generator], str | None] = lambda generator: None,
     ) -> None:
         self._servers = {name: trimmed(url) for name, url in servers.items()}
@@ -54,8 +63,12 @@ class OpenAIChatModel:
         self._client = ModelClient(
             timeout_s=request_timeout_s, timeout_key="generation.request_timeout_s"
         )
+        self._gates = ServerGates(
+            ceiling=max_in_flight, longest_wait_s=request_timeout_s, telemetry=telemetry
+        )
         self._telemetry = telemetry
         self._loads = AdapterLoads()
+        self._weights: dict[tuple[str, str], str] = {}
 
     async def complete(
         self, generator: Generator, messages: Sequence[Message], *, seed: int
@@ -83,13 +96,23 @@ class OpenAIChatModel:
     async def load(self, generator: Generator) -> None:
         """Make sure that the generator answers: it is asked for one token, loaded if need be.
 
+        So is each of its replicas; it is enough that one can be reached.
+
         Raises:
             RetryLaterError: the server is down, busy or too slow.
+            ForeignModelError: it serves other weights than before under the same name.
             InvalidRecordError: the revision is no longer served.
         """
         messages = [message.model_dump() for message in _PROBE]
         body = {"model": generator.model, "messages": messages, "temperature": 0, "max_tokens": 1}
-        await self._counted_ask(generator, body)
+        with self._counting(generator):
+            bases = self._bases(generator)
+            checks = (self._check(generator, base, body) for base in bases)
+            ends = await asyncio.gather(*checks, return_exceptions=True)
+            away = [end for end in ends if isinstance(end, UnreachableError)]
+            for end in ends:
+                if isinstance(end, BaseException) and (end not in away or len(away) == len(bases)):
+                    raise end
 
     async def unload(self, generator: Generator) -> None:
         """Have the server forget the adapter, as vLLM offers it; see the port.
@@ -101,11 +124,13 @@ class OpenAIChatModel:
         """
         if generator.adapter_path is None:
             return
-        reply = await self._post("unload_lora_adapter", generator, {"lora_name": generator.model})
-        if reply.status == 200:
-            self._telemetry.count("deltawheel_adapter_unloads_total", generator=generator.name)
-        elif reply.status not in (400, 404, 405):
-            raise refusal_of(reply, Asked.generator(generator))
+        body = {"lora_name": generator.model}
+        for base in self._bases(generator):
+            reply = await self._post("unload_lora_adapter", generator, base, body)
+            if reply.status == 200:
+                self._telemetry.count("deltawheel_adapter_unloads_total", generator=generator.name)
+            elif reply.status not in (400, 404, 405):
+                raise refusal_of(reply, Asked.generator(generator))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -113,29 +138,42 @@ class OpenAIChatModel:
         await self._client.aclose()
 
     async def _counted_ask(self, generator: Generator, body: Mapping[str, Any]) -> Completion:
+        """Ask the replica that has the prefix, and another where that cannot be reached."""
+        with self._counting(generator):
+            prefix = json.dumps(body["messages"])[:_PREFIX_CHARS]
+            *first, last = self._gates.preferred(self._bases(generator), prefix=prefix)
+            for base in first:
+                with suppress(UnreachableError):
+                    return await self._ask(generator, base, body)
+            return await self._ask(generator, last, body)
+
+    @contextmanager
+    def _counting(self, generator: Generator) -> Iterator[None]:
+        result = "ok"
         try:
-            completion = await self._ask(generator, body)
+            yield
         except RetryLaterError as error:
             error.dependency = generator.server
-            self._count(generator, "retry")
+            result = "retry"
             raise
         except InvalidRecordError:
-            self._count(generator, "refused")
+            result = "refused"
             raise
-        self._count(generator, "ok")
-        return completion
+        except BaseException:
+            result = ""
+            raise
+        finally:
+            if result:
+                self._telemetry.count(
+                    "deltawheel_model_requests_total", generator=generator.name, result=result
+                )
 
-    def _count(self, generator: Generator, result: str) -> None:
-        self._telemetry.count(
-            "deltawheel_model_requests_total", generator=generator.name, result=result
-        )
-
-    async def _ask(self, generator: Generator, body: Mapping[str, Any]) -> Completion:
-        num_loads = self._loads.num_done(generator)
-        reply = await self._post("chat/completions", generator, body)
+    async def _ask(self, generator: Generator, base: str, body: Mapping[str, Any]) -> Completion:
+        num_loads = self._loads.num_done(generator, base)
+        reply = await self._post("chat/completions", generator, base, body)
         if reply.is_unknown_model and generator.adapter_path is not None:
-            await self._loads.ensure(generator, self._load, since=num_loads)
-            reply = await self._post("chat/completions", generator, body)
+            await self._loads.ensure(generator, base, self._load, since=num_loads)
+            reply = await self._post("chat/completions", generator, base, body)
             if reply.is_unknown_model:
                 raise RetryLaterError(
                     f"{generator.name}: its server forgot {generator.model!r} as soon as it was "
@@ -145,7 +183,26 @@ class OpenAIChatModel:
             raise refusal_of(reply, Asked.generator(generator))
         return completion_of(reply, Asked.generator(generator))
 
-    async def _load(self, generator: Generator) -> None:
+    async def _check(self, generator: Generator, base: str, body: Mapping[str, Any]) -> None:
+        """Have one replica write a token, and compare the weights that it names with the earlier.
+
+        vLLM names the folder or hub name (`root` in /v1/models). What is exchanged in place, or
+        while nobody looks, is not noticed.
+        """
+        await self._ask(generator, base, body)
+        asked = Asked.generator(generator)
+        headers = self._headers_for(generator)
+        reply = await self._client.get(base, "models", asked=asked, headers=headers)
+        if (root := weights_of(reply, generator.model)) is None:
+            return
+        earlier = self._weights.setdefault((base, generator.reference), root)
+        if root != earlier:
+            raise ForeignModelError(
+                f"{generator.name} at {base} now serves {root!r}, and served {earlier!r}: give it "
+                f"its new revision in {asked.key}.revision"
+            )
+
+    async def _load(self, generator: Generator, base: str) -> None:
         """Load the adapter, as vLLM offers it.
 
         Raises:
@@ -159,7 +216,7 @@ class OpenAIChatModel:
                 "anew, which is another revision"
             )
         body = {"lora_name": generator.model, "lora_path": generator.adapter_path}
-        reply = await self._post("load_lora_adapter", generator, body)
+        reply = await self._post("load_lora_adapter", generator, base, body)
         if reply.status == 200:
             self._telemetry.count("deltawheel_adapter_loads_total", generator=generator.name)
         elif reply.status in (400, 404) and "already" not in reply.said:
@@ -171,20 +228,31 @@ class OpenAIChatModel:
         elif reply.status != 400:
             raise refusal_of(reply, Asked.generator(generator))
 
-    async def _post(self, route: str, generator: Generator, body: Mapping[str, Any]) -> Reply:
-        base = self._base_url(generator)
-        return await self._client.post(
-            base,
-            route,
-            body,
-            asked=Asked.generator(generator),
-            headers=self._headers_for(generator, base),
-        )
+    async def _post(
+        self, route: str, generator: Generator, base: str, body: Mapping[str, Any]
+    ) -> Reply:
+        """Send a request once there is a place for it at the server."""
+        asked, headers = Asked.generator(generator), self._headers_for(generator)
+        async with self._gates.visiting(base) as visit:
+            try:
+                reply = await self._client.post(base, route, body, asked=asked, headers=headers)
+            except UnreachableError:
+                visit.is_unreachable = True
+                raise
+            except RetryLaterError as error:
+                visit.is_refused = isinstance(error.__cause__, TimeoutError)
+                raise
+            visit.is_answered = True
+            visit.is_refused = reply.status in _SHED
+            return reply
 
-    def _headers_for(self, generator: Generator, base: str) -> Mapping[str, str] | None:
+    def _headers_for(self, generator: Generator) -> Mapping[str, str] | None:
         if (key := self._member_key(generator)) is not None:
             return key_headers(key, owner=generator.name)
-        return self._headers.get((generator.name, base))
+        return self._headers.get((generator.name, self._base_url(generator)))
+
+    def _bases(self, generator: Generator) -> list[str]:
+        return [self._base_url(generator), *map(trimmed, generator.replicas)]
 
     def _base_url(self, generator: Generator) -> str:
         if not generator.endpoint.startswith(_SERVER_PREFIX):

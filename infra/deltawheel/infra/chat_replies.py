@@ -24,6 +24,7 @@ __all__ = [
     "parsed",
     "refusal_of",
     "require_model",
+    "weights_of",
 ]
 
 _SHOWN_CHARS: Final = 300
@@ -287,3 +288,21 @@ def completion_of(reply: Reply, asked: Asked) -> Completion:
         completion_tokens=usage.completion_tokens,
         finish_reason=_FINISH.get(choice.finish_reason or "", FinishReason.OTHER),
     )
+
+
+class _Listed(AnswerPart):
+    id: str
+    root: str | None = None
+
+
+class _Models(AnswerPart):
+    data: tuple[_Listed, ...] = ()
+
+
+def weights_of(reply: Reply, model: str) -> str | None:
+    """Return which weights a server's list of models names for one, if it says so."""
+    try:
+        listed = _Models.model_validate_json(reply.body)
+    except ValidationError:
+        return None
+    return next((it.root for it in listed.data if it.id == model), None)

@@ -191,6 +191,7 @@ def _declared(
         capability_stderr=declared.capability_stderr,
         weight=declared.weight,
         sampling=declared.sampling,
+        replicas=declared.replicas,
         family=declared.family,
         size_b=declared.size_b,
         role=declared.role,

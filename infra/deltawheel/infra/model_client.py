@@ -8,7 +8,7 @@ import aiohttp
 from deltawheel.contracts.errors import ConfigError, RetryLaterError
 from deltawheel.infra.chat_replies import Asked, Reply
 
-__all__ = ["ModelClient", "Watch", "key_headers", "trimmed"]
+__all__ = ["ModelClient", "UnreachableError", "Watch", "key_headers", "trimmed"]
 
 Watch: TypeAlias = Callable[[Mapping[str, Any], Reply], None]
 """Is shown each request's body and what was answered, for whoever wants to look at them."""
@@ -17,6 +17,10 @@ _MOST_BYTES: Final = 16_000_000
 """Of one answer: many times what any `max_tokens` of ours gives, and little enough to be held."""
 # uvicorn, and so vLLM, closes idle connections after 5 s; a request on one just closed would fail.
 _KEEPALIVE_S: Final = 4.0
+
+
+class UnreachableError(RetryLaterError):
+    """Nobody listens there, or the connection broke; another replica may answer."""
 
 
 class ModelClient:
@@ -46,13 +50,34 @@ class ModelClient:
         """Send one request and return whatever the server answers.
 
         Raises:
-            RetryLaterError: no answer came, or not in time; or the endpoint in the settings is no
-                URL.
+            UnreachableError: nobody listens, or the connection broke.
+            RetryLaterError: no answer came in time; or the endpoint in the settings is no URL.
         """
+        reply = await self._send("POST", base, route, asked=asked, headers=headers, body=body)
+        if self._watch is not None:
+            self._watch(body, reply)
+        return reply
+
+    async def get(
+        self, base: str, route: str, *, asked: Asked, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Ask what the server has to tell by itself; errors as `post`'s."""
+        return await self._send("GET", base, route, asked=asked, headers=headers, body=None)
+
+    async def _send(
+        self,
+        method: str,
+        base: str,
+        route: str,
+        *,
+        asked: Asked,
+        headers: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> Reply:
         url = f"{base}/{route}"
         try:
-            async with self._opened().post(url, json=body, headers=headers) as response:
-                reply = await _read(response, url)
+            async with self._opened().request(method, url, json=body, headers=headers) as response:
+                return await _read(response, url)
         except TimeoutError as error:
             raise RetryLaterError(
                 f"{asked.name} did not answer within {self._timeout_s:g} s ({self._timeout_key})"
@@ -62,12 +87,9 @@ class ModelClient:
                 f"{asked.key}.endpoint: {base!r} is no URL; it should look like http://host:8000/v1"
             ) from error
         except aiohttp.ClientError as error:
-            raise RetryLaterError(
+            raise UnreachableError(
                 f"{asked.name} at {base} cannot be reached: {error or type(error).__name__}"
             ) from error
-        if self._watch is not None:
-            self._watch(body, reply)
-        return reply
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -8,6 +8,7 @@ be set, while it runs too.
 
 import argparse
 import asyncio
+import math
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -136,6 +137,8 @@ class StubModelServer:
         fault_share: Share of the completions that it strikes, evenly spread: 0.25 is every fourth.
         load_fault: Answered instead of loading or unloading an adapter while it is set.
         requests: Every POST that has come, oldest first.
+        most_at_once: Completions under way; more are shed with 503.
+        roots: Weights that the list of models names, by model.
         num_cut_off: Completions whose client hung up before they were answered.
         loaded: Adapters that answer at the moment; clear it and the server has "restarted".
     """
@@ -156,6 +159,9 @@ class StubModelServer:
         self.load_fault: StubFault | None = None
         self.requests: list[StubRequest] = []
         self.num_cut_off = 0
+        self.roots: dict[str, str] = {}
+        self.most_at_once = math.inf
+        self._num_under_way = 0
         self.loaded: set[str] = set()
         self._due = 0.0
 
@@ -195,7 +201,8 @@ class StubModelServer:
 
     async def _list(self, _: web.Request) -> web.Response:
         names = [*self.models, *sorted(self.loaded)]
-        return web.json_response({"object": "list", "data": [{"id": name} for name in names]})
+        listed = [{"id": name, "root": self.roots.get(name)} for name in names]
+        return web.json_response({"object": "list", "data": listed})
 
     async def _note(self, request: web.Request) -> Mapping[str, Any]:
         body: dict[str, Any] = await request.json()
@@ -212,11 +219,16 @@ class StubModelServer:
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await self._note(request)
+        if self._num_under_way >= self.most_at_once:
+            return _failed(FAULTS["busy"], request)
+        self._num_under_way += 1
         try:
             await asyncio.sleep(self.latency_s)
         except asyncio.CancelledError:
             self.num_cut_off += 1
             raise
+        finally:
+            self._num_under_way -= 1
         if self.fault is not None and self._strikes():
             return _failed(self.fault, request)
         name = str(body.get("model"))

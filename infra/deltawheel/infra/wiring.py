@@ -469,6 +469,7 @@ def open_models(settings: Settings, telemetry: "Telemetry") -> "UnloadingChatMod
         api_keys=endpoint_keys(settings),
         member_key=member_key,
         request_timeout_s=settings.generation.request_timeout_s,
+        max_in_flight=settings.generation.most_in_flight,
         telemetry=telemetry,
     )
 

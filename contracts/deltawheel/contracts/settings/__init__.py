@@ -128,6 +128,11 @@ def _generator_faults(settings: "Settings") -> Iterator[str]:
                 f"generators.{generator.name}.server: unknown server {generator.server!r}; "
                 f"servers are {servers}"
             )
+        if generator.replicas and generator.endpoint is None:
+            yield (
+                f"generators.{generator.name}.replicas: they are further servers of an endpoint's "
+                "model, so give 'endpoint' as well"
+            )
 
 
 def _rotation_faults(settings: "Settings") -> Iterator[str]:

@@ -10,7 +10,7 @@ from deltawheel.contracts.generator import GeneratorRole, Sampling
 from deltawheel.contracts.record import CanonicalDecimal, Name
 from deltawheel.contracts.settings.models import ModelSettings
 from deltawheel.contracts.settings.section import Section
-from deltawheel.contracts.settings.values import Adapter
+from deltawheel.contracts.settings.values import Adapter, Endpoint
 
 __all__ = [
     "SANDBOX_POOL",
@@ -26,6 +26,11 @@ __all__ = [
 class GeneratorSettings(ModelSettings):
     """A declared member of the pool: an adapter on one of our servers, or any endpoint's model."""
 
+    replicas: tuple[Endpoint, ...] = Field(
+        default=(),
+        description="Base URLs of further servers that serve the endpoint's model; requests that "
+        "begin alike go to the same one, as long as it has not much more to do than others.",
+    )
     adapter: Adapter | None = Field(
         default=None, description="LoRA adapter folder, or sandbox:<name> for one that ships."
     )
@@ -149,6 +154,12 @@ class GenerationSettings(Section):
 
     concurrency: int = Field(default=96, ge=1, description="Prompts in work at the same time.")
     request_timeout_s: float = Field(default=60, gt=0, description="Longest wait for one trace.")
+    max_in_flight_per_server: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most requests to one model server at the same time; where it answers 429 or "
+        "503, or late, it is given fewer by itself. Unset: two for each prompt in work.",
+    )
     expire_after_s: float = Field(
         default=86_400, gt=0, description="Open slots end as expired after this; the last resort."
     )
@@ -163,6 +174,11 @@ class GenerationSettings(Section):
         ge=1,
         description="Failed health checks in a row after which a member leaves until it answers.",
     )
+
+    @property
+    def most_in_flight(self) -> int:
+        """Most requests to one server at the same time: every prompt is asked of two generators."""
+        return self.max_in_flight_per_server or 2 * self.concurrency
 
 
 class CurationSettings(Section):
