@@ -47,7 +47,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wheel]:
         "training": {"is_enabled": False},
         "generators": [a_generator("calm", "0.2", 1), a_generator("wild", "1.2", 0)],
         "judge": {"kind": "llm", "model": {"name": "grader", "server": "local"}},
-        "generation": {"concurrency": 4},
+        "generation": {"concurrency": 4, "health_interval_s": 0},
+        "anchors": {"interval_s": 0},
     }
     with running_up(tmp_path_factory.mktemp("smollm2") / "home", settings) as running:
         yield running
@@ -130,3 +131,16 @@ def test_stored_trace_is_tried_with_the_judge_of_the_running_wheel(wheel: Wheel)
     [trial] = wheel.cli("judge", "try", next(iter(group.traces)))["trials"]
     assert "Say hello." in trial["exchanges"][0]["request"]["messages"][1]["content"]
     assert trial["scores"].keys() == PAPER_DIMENSIONS.keys()
+
+
+def test_card_of_a_real_model_is_whole_whatever_it_says(wheel: Wheel) -> None:
+    few = ("--cases", "1", "--repeats", "2", "--limit", "4")
+    card = wheel.cli("judge", "conformance", *few)
+    assert (card["judge"], card["parse_rate"], card["faults"]) == ("grader", 1, {})
+    assert card["dimensions"].keys() == PAPER_DIMENSIONS.keys()
+    for each in card["dimensions"].values():
+        assert each["ordering"]["num_pairs"] == 1
+        assert each["retest"]["stderr"] >= 0
+        assert each["order_shift"] is not None
+    assert len(card["injections"]) == 10
+    assert card["tokens_per_judgement"] > 500
