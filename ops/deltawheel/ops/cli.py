@@ -21,7 +21,10 @@ _COMMANDS = {
     "cycle": ("cycle", "Run, list and show training cycles."),
     "versions": ("versions", "List the registered models and who is champion."),
     "generators": ("generators", "List, show, add, drain and retire members of the pool."),
-    "rotation": ("rotation", "Show which generators prompts would be dealt to."),
+    "rotation": (
+        "rotation",
+        "Show which generators prompts would be dealt to, and compare policies.",
+    ),
     "judge": ("judge", "Try the judge on stored traces, or on those of a file."),
     "pairs": ("pairs", "List and show stored preference pairs."),
     "dead-letters": ("dead_letters", "List, show, replay and drop what could not be processed."),
