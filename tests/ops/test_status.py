@@ -152,7 +152,7 @@ def test_both_forms_tell_how_far_judging_is(wheel: Shell) -> None:
     assert (told["pending"], told["retrying"], told["dead"]) == (0, 0, 1)
     assert told["judged"] == 8
     assert told["is_blind"] is False
-    assert "judging: 0 pending, 8 judged, 0 retrying, 1 dead" in wheel.run("status").out
+    assert "judging: 8 judged, 0 pending, 0 retrying, 1 dead" in wheel.run("status").out
 
 
 def test_judge_that_tells_nothing_apart_is_warned_of(wheel: Shell, settings: Settings) -> None:

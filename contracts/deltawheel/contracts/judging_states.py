@@ -13,19 +13,17 @@ __all__ = ["JudgingStates", "score_spreads"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgingStates:
-    """Counts of traces by what has become of them at the judge.
+    """Counts of traces that the judge has not judged; how many it has, `Progress` says.
 
     Args:
         unjudged: Of open prompts, in a slot that has not ended.
         retrying: Deferred, because the judge fails at them while it does not at others.
-        judged: With a stored judgement.
         dead: Given up by judging, and neither replayed nor dropped since.
         oldest_unjudged_at: When the oldest of the unjudged was written.
     """
 
     unjudged: int
     retrying: int
-    judged: int
     dead: int
     oldest_unjudged_at: datetime | None
 
@@ -39,7 +37,6 @@ class JudgingStates:
         """The counts by state."""
         return {
             "pending": self.pending,
-            "judged": self.judged,
             "retrying": self.retrying,
             "dead": self.dead,
         }

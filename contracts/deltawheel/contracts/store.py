@@ -382,7 +382,7 @@ class JudgementShelf(Protocol):
         ...
 
     def judging_states(self) -> JudgingStates:
-        """Count traces by what has become of them at the judge."""
+        """Count the traces that wait for the judge, and those that it has given up."""
         ...
 
 

@@ -20,15 +20,21 @@ _FEWEST: Final = 50
 class JudgingView:
     """States, and how far the newest scores lie apart; empty where there are too few."""
 
+    judged: int
     states: JudgingStates
     spreads: dict[str, float]
 
     @classmethod
-    def read(cls, store: JudgementShelf) -> "JudgingView":
-        """Read both from the store."""
+    def read(cls, store: JudgementShelf, *, judged: int) -> "JudgingView":
+        """Read them from the store; how many are judged has been counted."""
         newest = store.newest_judgements(_NUM_NEWEST)
         spreads = score_spreads(newest) if len(newest) >= _FEWEST else {}
-        return cls(states=store.judging_states(), spreads=spreads)
+        return cls(judged=judged, states=store.judging_states(), spreads=spreads)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts of traces by state."""
+        return {"judged": self.judged, **self.states.counts}
 
     @property
     def is_blind(self) -> bool:
@@ -38,7 +44,7 @@ class JudgingView:
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""
         return {
-            **self.states.counts,
+            **self.counts,
             "oldest_pending_at": self.states.oldest_unjudged_at,
             "score_spread": self.spreads,
             "is_blind": self.is_blind,
@@ -46,7 +52,7 @@ class JudgingView:
 
     def lines(self, now: datetime) -> Iterator[str]:
         """Yield what is to be said, a line for each."""
-        counts = ", ".join(f"{number} {state}" for state, number in self.states.counts.items())
+        counts = ", ".join(f"{number} {state}" for state, number in self.counts.items())
         oldest = self.states.oldest_unjudged_at
         waits = f" (the oldest trace waits for {age(oldest, now)})" if oldest else ""
         yield f"judging: {counts}{waits}"

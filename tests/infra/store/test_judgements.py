@@ -1,10 +1,13 @@
 """Stored judgements: those of a jury, page by page."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 from deltawheel.contracts.judgement import Judgement, Opinion
 from deltawheel.infra.store.store import SqlStore
-from tests.records import T0, a_judgement, a_prompt, a_trace, an_assignment, some_scores
+from tests.records import T0, WHEEL, a_judgement, a_prompt, a_trace, an_assignment, some_scores
 
 OPINIONS = (
     Opinion(judge="one", judge_revision="one@1", scores=some_scores(4.0)),
@@ -37,3 +40,18 @@ def test_judgements_before_a_time_are_left_out(store: SqlStore) -> None:
     added = [add_judgement(store, number, after_s=number) for number in range(4)]
     since = T0 + timedelta(seconds=2)
     assert store.jury_judgements(limit=9, since=since) == [added[3], added[2]]
+
+
+def test_sqlite_looks_for_open_prompts_in_their_own_index(tmp_path: Path) -> None:
+    """However many have been closed: of two indexes that would do, it takes the one made last."""
+    asked = (
+        "SELECT min(accepted_at) FROM prompts WHERE wheel = ? AND closed_at IS NULL",
+        "SELECT count(*) FROM prompts JOIN traces USING (prompt_id, round) "
+        "WHERE prompts.wheel = ? AND prompts.closed_at IS NULL",
+    )
+    path = tmp_path / "store.db"
+    SqlStore(f"sqlite:///{path}", wheel=WHEEL).close()
+    with closing(sqlite3.connect(path)) as connection:
+        for query in asked:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", (WHEEL,)).fetchall()
+            assert "ix_prompts_open" in plan[0][3]

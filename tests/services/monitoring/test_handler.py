@@ -159,7 +159,7 @@ async def test_page_mirrors_all_that_the_rows_say(stage: Stage) -> None:
     await stage.refresh()
     expected = gauges_of_rows(stage.store)
     assert gauges_on_page(stage.telemetry.page().decode(), expected) == expected
-    elsewhere = ("in_flight", "paused", "halted", "_member_", "_per_", "_pending_")
+    elsewhere = ("in_flight", "paused", "halted", "_member_", "_per_", "_pending_", "_judging")
     shown = {name for name, _ in stage.gauges if not any(part in name for part in elsewhere)}
     assert shown == {*expected, "deltawheel_oldest_open_prompt_seconds"}
 

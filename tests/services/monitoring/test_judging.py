@@ -77,16 +77,16 @@ async def test_judges_who_always_say_the_same_score_agree_about_nothing(store: S
     assert await shown(store) is None
 
 
-async def test_waiting_judged_retried_and_dead_traces_are_counted(store: SqlStore) -> None:
+async def test_waiting_retried_and_dead_traces_are_counted(store: SqlStore) -> None:
     async def states() -> dict[str, float | None]:
         telemetry = PrometheusTelemetry()
         await gauges(store, telemetry).show_states()
-        names = ("pending", "judged", "retrying", "dead")
+        names = ("pending", "retrying", "dead")
         shown = {name: metric(telemetry, "deltawheel_judging", state=name) for name in names}
         age_s = metric(telemetry, "deltawheel_oldest_pending_judgement_seconds")
         return {**shown, "age_s": age_s}
 
-    nothing = {"pending": 0, "judged": 0, "retrying": 0, "dead": 0, "age_s": 0}
+    nothing = {"pending": 0, "retrying": 0, "dead": 0, "age_s": 0}
     assert await states() == nothing
     assignment = an_assignment(store.add_prompts([a_prompt()])[0])
     store.add_assignments([assignment])
@@ -97,10 +97,10 @@ async def test_waiting_judged_retried_and_dead_traces_are_counted(store: SqlStor
     store.add_deferrals([a_deferral(), a_deferral(service="curation")])
     assert await states() == nothing | {"pending": 1, "retrying": 1, "age_s": 60}
     store.add_judgements([a_judgement(first)])
-    assert await states() == nothing | {"pending": 0, "judged": 1, "retrying": 1, "age_s": 50}
+    assert await states() == nothing | {"pending": 0, "retrying": 1, "age_s": 50}
     failure = a_slot_failure(assignment, second.slot)
     store.bury([Burial(letter=a_dead_letter(), slot_failures=[failure])])
-    assert await states() == nothing | {"judged": 1, "retrying": 1, "dead": 1}
+    assert await states() == nothing | {"retrying": 1, "dead": 1}
 
 
 async def test_spread_of_the_newest_scores_is_shown_by_dimension(store: SqlStore) -> None:

@@ -58,7 +58,7 @@ class SqlJudgementShelf(Part):
         return [Judgement.model_validate_json(payload) for payload in held]
 
     def judging_states(self) -> JudgingStates:
-        """Count traces by what has become of them at the judge; from indexes, in one statement."""
+        """Count traces that the judge owes something; only of open prompts are they looked at."""
         unjudged = self._unjudged().subquery()
         is_moved = exists().where(LETTER_MOVES.c.letter_id == DEAD_LETTERS.c.letter_id)
         counts = {
@@ -67,7 +67,6 @@ class SqlJudgementShelf(Part):
             "retrying": select(func.count()).where(
                 DEFERRALS.c.wheel == self._wheel, DEFERRALS.c.service == _JUDGING
             ),
-            "judged": select(func.count()).where(JUDGEMENTS.c.wheel == self._wheel),
             "dead": select(func.count()).where(
                 DEAD_LETTERS.c.wheel == self._wheel,
                 DEAD_LETTERS.c.service == _JUDGING,

@@ -12,7 +12,19 @@ from deltawheel.contracts.errors import ConfigError
 
 __all__ = ["REVISIONS", "VERSION_TABLE", "find_revision", "needs_upgrade"]
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+)
 """Every revision that this code knows, the oldest first; it reads and writes the last."""
 
 VERSION_TABLE: Final = "schema_revision"

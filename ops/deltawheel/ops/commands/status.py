@@ -50,7 +50,7 @@ def command(context: click.Context, as_json: bool) -> None:
         now = wiring.system_clock().now()
         held_up = find_interruptions(store, now=now)
         spending = read_spending(store, store.pool_log())
-        judging = JudgingView.read(store)
+        judging = JudgingView.read(store, judged=progress.judgements)
     if as_json:
         told = _as_json(run, metrics, progress, cycle, waiting)
         views = {"spending": spending_json(spending), "judging": judging.as_json()}

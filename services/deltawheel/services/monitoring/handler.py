@@ -138,6 +138,7 @@ class Monitoring:
         show("deltawheel_dead_letter_share", progress.share(Outcome.DEAD_LETTERED))
         show("deltawheel_traces", progress.traces)
         show("deltawheel_judgements", progress.judgements)
+        show("deltawheel_judging", progress.judgements, state="judged")
         show("deltawheel_dead_letters", progress.dead_letters)
         show("deltawheel_unmoved_dead_letters", progress.unmoved_letters)
         for expectation, count in list(progress.quarantined.items())[:_SHOWN_REASONS]:

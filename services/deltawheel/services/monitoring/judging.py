@@ -17,8 +17,9 @@ from deltawheel.services.runtime.offload import offload
 __all__ = ["JudgingGauges"]
 
 _EVERY_S: Final = 30.0
-_NUM_NEWEST: Final = 500
-"""Reading so many judgements takes a tenth of a second."""
+_NUM_SCORED: Final = 200
+_NUM_OPINIONS: Final = 500
+"""Reading so many judgements takes two tenths of a second."""
 _FEWEST: Final = 50
 """Of fewer traces, a figure says more about them than about the judges."""
 
@@ -51,7 +52,7 @@ class JudgingGauges:
     async def show_judges(self) -> Sequence[Record]:
         """Show whether judges agree, and whether they tell traces apart."""
         await self._show_agreement()
-        newest = await offload(self.store.newest_judgements, _NUM_NEWEST)
+        newest = await offload(self.store.newest_judgements, _NUM_SCORED)
         if len(newest) >= _FEWEST:
             for dimension, spread in score_spreads(newest).items():
                 self.telemetry.set("deltawheel_judge_score_spread", spread, dimension=dimension)
@@ -59,7 +60,7 @@ class JudgingGauges:
 
     async def _show_agreement(self) -> None:
         """Show alpha of the panel that sits now, where there are enough traces to say it."""
-        newest = await offload(lambda: self.store.jury_judgements(limit=_NUM_NEWEST))
+        newest = await offload(lambda: self.store.jury_judgements(limit=_NUM_OPINIONS))
         for panel in panels(newest)[:1]:
             for dimension in panel.dimensions:
                 scores = [row for row in panel.scores(dimension) if len(row) > 1]
