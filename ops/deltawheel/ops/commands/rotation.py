@@ -86,7 +86,14 @@ def preview(
     type=click.Choice([each.value for each in UpdateBy]),
     help="Instead of the settings' ladder.update_by.",
 )
-@click.option("--prompts", "number", default=2_000, show_default=True, type=click.IntRange(min=4))
+@click.option(
+    "--prompts",
+    "number",
+    default=2_000,
+    show_default=True,
+    type=click.IntRange(min=4),
+    help="How many prompts to deal.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
 @json_option
 @click.pass_context
