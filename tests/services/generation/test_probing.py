@@ -13,7 +13,7 @@ from deltawheel.contracts.generator import Generator, PoolEventKind
 from deltawheel.contracts.ports import Completion
 from deltawheel.contracts.probe import Probe, ProbeItems
 from deltawheel.contracts.prompt import Message, Prompt
-from deltawheel.contracts.settings import Settings
+from deltawheel.contracts.settings import RotationSettings, Settings
 from deltawheel.contracts.store import PAUSE_LEASE, Store
 from deltawheel.contracts.trace import FinishReason, Trace
 from deltawheel.infra.clock import SystemRandom
@@ -241,6 +241,18 @@ async def test_no_more_prompts_are_asked_at_the_same_time_than_set(stage: Stage)
     await replace(stage.probing.prober, models=models).probe(STRONG, FIRST)
     assert models.most == 2
     assert len({seed for _, seed in models.asked}) == 3
+
+
+async def test_where_few_are_active_the_others_are_probed_in_a_later_window(stage: Stage) -> None:
+    stage.store.add_pool_events([a_pool_event(a_generator("mid"))])
+    rotation = RotationSettings(max_active=2, turnover_s=3_600)
+    stage.settings = stage.settings.model_copy(update={"rotation": rotation})
+    stage.probing = stage.another()
+    assert len(await stage.look(5)) == 2
+    for _ in range(10):
+        stage.clock.move(3_600)
+        await stage.look(2)
+    assert {it.generator for it in stage.store.probes()} == {"strong", "mid", "weak"}
 
 
 def test_what_was_never_asked_comes_before_what_was_asked_longest_ago() -> None:

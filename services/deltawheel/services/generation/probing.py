@@ -1,7 +1,8 @@
 """Probing: members of the pool answer held-out prompts, from which the ladder is updated.
 
 A member is probed when it joins and at an interval. Of several processes of the service one does
-it, under a lease, with a few prompts at the same time, so that production goes on beside it.
+it, under a lease, with a few prompts at the same time, so that production goes on beside it. With
+`rotation.max_active` a member is probed while it is active, so that no more models are loaded.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from typing import Final
 
 from deltawheel.contracts.clock import Clock, Random
@@ -23,6 +25,8 @@ from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import PAUSE_LEASE, Store
 from deltawheel.contracts.trace import Trace
+from deltawheel.services.generation.rotation import active_pairs
+from deltawheel.services.generation.turnover import window_at
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.offload import offload
 
@@ -207,10 +211,13 @@ class Probing:
         return [asked[n] for *_, n in due]
 
     def _next(self, pool: Pool, past: Sequence[Probe]) -> list[tuple[Generator, ProbeItems]]:
-        at_s = self.clock.monotonic()
+        at_s, rotation = self.clock.monotonic(), self.settings.rotation
+        window = window_at(self.clock.now(), rotation)
+        active = {it.name for it in chain(*active_pairs(pool, rotation, window=window))}
         return [
             (member, items)
             for member in pool.standing()
+            if rotation.max_active is None or member.name in active
             if self._in_peace_until_s.get(member.reference, at_s) <= at_s
             for items in next_sets(self.held_out, member, past)
         ]
