@@ -115,6 +115,15 @@ async def test_silent_members_are_asked_once_an_interval(stage: Stage) -> None:
     assert (stage.moves, stage.num_changes) == ([], 0)
 
 
+async def test_inactive_member_is_left_in_peace_so_that_nothing_loads_its_adapter(
+    stage: Stage,
+) -> None:
+    stage.membership.inactive = lambda pool, at: {"mid"}
+    await stage.look(8)
+    assert set(stage.models.asked) == {"strong", "weak"}
+    assert stage.moves == []
+
+
 async def test_member_whose_traces_come_is_not_asked(stage: Stage) -> None:
     for _ in range(10):
         for member in (STRONG, MID, WEAK):

@@ -5,6 +5,7 @@ from deltawheel.infra import wiring
 from deltawheel.services.generation.handler import Generation
 from deltawheel.services.generation.membership import Membership
 from deltawheel.services.generation.probing import Prober, Probing
+from deltawheel.services.generation.rotation import inactive
 from deltawheel.services.runtime.entry import Parts, run_streaming
 from deltawheel.services.runtime.guards import GuardedChatModel
 
@@ -22,6 +23,7 @@ def build(parts: Parts) -> Generation:
         models=models,
         clock=parts.clock,
         random=parts.random,
+        inactive=lambda pool, at: inactive(pool, parts.settings.rotation, at=at),
     )
     probing = _probing(parts, models)
     generation = Generation(

@@ -8,7 +8,7 @@ those that stand. Of several members of the service one looks after it, under a 
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -48,7 +48,8 @@ class PoolModels(Unloads, Protocol):
 class Membership:
     """Looks after the pool at an interval, and unloads adapters that are retired.
 
-    A member whose traces come is healthy, and costs no check. `on_change` is told after members
+    A member whose traces come is healthy, and costs no check; one that is `inactive` is left in
+    peace. `on_change` is told after members
     left or returned.
     """
 
@@ -58,6 +59,7 @@ class Membership:
     clock: Clock
     random: Random
     on_change: Callable[[], None] = lambda: None
+    inactive: Callable[[Pool, datetime], Collection[str]] = lambda pool, at: ()
     ticks: Sequence[Tick] = field(init=False)
     _token: str = field(init=False)
     _retirement: Retirement = field(init=False)
@@ -110,7 +112,8 @@ class Membership:
             for name, why in pool.absent.items()
             if pool.members[name].reference in resting
         }
-        asked = [it for it in pool.ranked() if it.name not in spent | kept]
+        unasked = {*spent, *kept, *self.inactive(pool, now)}
+        asked = [it for it in pool.ranked() if it.name not in unasked]
         checks = await asyncio.gather(*(self._fault(it, pool, heard, foreign) for it in asked))
         faults = (
             kept

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import chain
 from typing import Final
 
 from deltawheel.contracts.clock import Clock, Random
@@ -25,8 +24,7 @@ from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import PAUSE_LEASE, Store
 from deltawheel.contracts.trace import Trace
-from deltawheel.services.generation.rotation import active_pairs
-from deltawheel.services.generation.turnover import window_at
+from deltawheel.services.generation.rotation import inactive
 from deltawheel.services.runtime.handler import Tick
 from deltawheel.services.runtime.offload import offload
 
@@ -211,13 +209,12 @@ class Probing:
         return [asked[n] for *_, n in due]
 
     def _next(self, pool: Pool, past: Sequence[Probe]) -> list[tuple[Generator, ProbeItems]]:
-        at_s, rotation = self.clock.monotonic(), self.settings.rotation
-        window = window_at(self.clock.now(), rotation)
-        active = {it.name for it in chain(*active_pairs(pool, rotation, window=window))}
+        at_s = self.clock.monotonic()
+        inactive_now = inactive(pool, self.settings.rotation, at=self.clock.now())
         return [
             (member, items)
             for member in pool.standing()
-            if rotation.max_active is None or member.name in active
+            if member.name not in inactive_now
             if self._in_peace_until_s.get(member.reference, at_s) <= at_s
             for items in next_sets(self.held_out, member, past)
         ]

@@ -8,7 +8,8 @@ policy only has to be deterministic given the prompt's id and the pool's state.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, combinations
+from datetime import datetime
+from itertools import accumulate, chain, combinations
 from statistics import NormalDist
 from typing import Final
 
@@ -18,9 +19,9 @@ from deltawheel.contracts.ladder import NO_EVIDENCE, Ladder, LadderEvidence, Upd
 from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.prompt import PromptKey
 from deltawheel.contracts.settings import Explore, RotationPolicy, RotationSettings
-from deltawheel.services.generation.turnover import active_members
+from deltawheel.services.generation.turnover import active_members, window_at
 
-__all__ = ["GeneratorPair", "Table", "active_pairs", "deal"]
+__all__ = ["GeneratorPair", "Table", "active_pairs", "deal", "inactive"]
 
 GeneratorPair = tuple[Generator, Generator]
 """The one that is meant for chosen first: by role, else the more capable."""
@@ -84,6 +85,17 @@ def active_pairs(pool: Pool, rotation: RotationSettings, *, window: int) -> list
     ]
     active = active_members(pairs, window=window, max_active=rotation.max_active)
     return [pair for pair in pairs if all(member.name in active for member in pair)]
+
+
+def inactive(pool: Pool, rotation: RotationSettings, *, at: datetime) -> frozenset[str]:
+    """Return the names of who stands and is not active now: nobody asks these anything.
+
+    A question would load what `rotation.max_active` keeps unloaded.
+    """
+    if rotation.max_active is None:
+        return frozenset()
+    active = chain(*active_pairs(pool, rotation, window=window_at(at, rotation)))
+    return frozenset(it.name for it in pool.standing()) - {it.name for it in active}
 
 
 def _sided(ranked: Sequence[Generator]) -> GeneratorPair | None:
