@@ -103,6 +103,15 @@ def test_limit_rises_only_where_somebody_had_to_wait_and_ever_faster() -> None:
     assert limit.limit == 16
 
 
+def test_round_of_which_half_came_late_lowers_the_limit_by_a_tenth_and_fewer_do_nothing() -> None:
+    limit = AdaptiveLimit(20)
+    for num_late, wanted in ((9, 20), (10, 18), (18, 16)):
+        for n in range(limit.limit):
+            assert limit.admit()
+            limit.answered(is_late=n < num_late)
+        assert limit.limit == wanted
+
+
 def test_what_says_nothing_of_the_server_changes_nothing() -> None:
     limit = AdaptiveLimit(4)
     for _ in range(100):

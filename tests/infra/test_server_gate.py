@@ -12,7 +12,7 @@ from deltawheel.contracts.generator import Generator
 from deltawheel.contracts.prompt import Message
 from deltawheel.infra.chat_model import OpenAIChatModel
 from deltawheel.infra.listening import find_free_port
-from deltawheel.infra.server_gate import ServerGates
+from deltawheel.infra.server_gate import End, ServerGates
 from deltawheel.infra.stub_model_server import FAULTS, StubModelServer
 from deltawheel.infra.telemetry import PrometheusTelemetry
 from tests.records import a_generator
@@ -145,35 +145,102 @@ async def test_no_more_is_sent_at_once_than_the_settings_say() -> None:
         assert world.asked() == [20]
 
 
-async def test_whoever_is_cancelled_while_waiting_leaves_the_place_to_the_next() -> None:
-    gates = ServerGates(ceiling=1, longest_wait_s=60, telemetry=PrometheusTelemetry())
-    order: list[str] = []
+BASE = "http://it/v1"
 
-    async def visit(name: str, until: asyncio.Event) -> None:
-        async with gates.visiting("http://it/v1") as place:
-            order.append(name)
-            await until.wait()
-            place.is_answered = True
 
-    hold, done = asyncio.Event(), asyncio.Event()
+def some_gates(*, ceiling: int = 1, longest_wait_s: float = 60) -> ServerGates:
+    return ServerGates(
+        ceiling=ceiling, longest_wait_s=longest_wait_s, telemetry=PrometheusTelemetry()
+    )
+
+
+async def visit(gates: ServerGates, until: asyncio.Event, end: End = End.ANSWERED) -> None:
+    async with gates.visiting(BASE) as place:
+        await until.wait()
+        place.end = end
+
+
+async def turns(number: int = 3) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_turn_between", [False, True])
+async def test_whoever_is_cancelled_while_waiting_leaves_the_place_to_the_next(
+    is_turn_between: bool,
+) -> None:
+    gates, hold, done = some_gates(), asyncio.Event(), asyncio.Event()
     done.set()
-    first = asyncio.create_task(visit("first", hold))
-    await asyncio.sleep(0)
-    second, third = (asyncio.create_task(visit(name, done)) for name in ("second", "third"))
-    await asyncio.sleep(0)
-    second.cancel()
-    await asyncio.sleep(0)
+    first = asyncio.create_task(visit(gates, hold))
+    await turns()
+    second, third = (asyncio.create_task(visit(gates, done)) for _ in range(2))
+    await turns()
     hold.set()
-    await asyncio.gather(first, third)
-    assert order == ["first", "third"]
+    second.cancel()
+    if is_turn_between:
+        await turns(1)
+    async with asyncio.timeout(5):
+        await asyncio.gather(first, third)
+        await visit(gates, done)
+    assert second.cancelled()
 
 
-async def test_slow_answers_stop_the_limit_from_growing() -> None:
-    gates = ServerGates(ceiling=2, longest_wait_s=0.001, telemetry=PrometheusTelemetry())
-    async with gates.visiting("http://it/v1") as place:
-        await asyncio.sleep(0.01)
-        place.is_answered = True
-    assert place.is_refused
+async def test_whoever_is_cancelled_with_a_place_given_passes_it_on() -> None:
+    gates, hold, done = some_gates(), asyncio.Event(), asyncio.Event()
+    done.set()
+    first = asyncio.create_task(visit(gates, hold))
+    await turns()
+    second, third = (asyncio.create_task(visit(gates, done)) for _ in range(2))
+    await turns()
+    first.add_done_callback(lambda _: second.cancel())
+    hold.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(first, third)
+
+
+async def test_waiting_for_a_place_has_an_end() -> None:
+    gates, hold = some_gates(longest_wait_s=0.02), asyncio.Event()
+    first = asyncio.create_task(visit(gates, hold))
+    await turns()
+    with pytest.raises(RetryLaterError, match="no place for a request within"):
+        await visit(gates, hold)
+    hold.set()
+    await first
+    await visit(gates, hold)
+
+
+async def test_late_answers_take_a_tenth_from_a_server_and_no_more() -> None:
+    telemetry, done = PrometheusTelemetry(), asyncio.Event()
+    gates = ServerGates(ceiling=16, longest_wait_s=0.02, telemetry=telemetry)
+    visits = [asyncio.create_task(visit(gates, done)) for _ in range(16)]
+    await asyncio.sleep(0.015)
+    done.set()
+    await asyncio.gather(*visits)
+    label = {"server": BASE}
+    assert telemetry.registry.get_sample_value("deltawheel_server_concurrency", label) == 14
+
+
+async def test_replica_that_sheds_gets_no_more_than_it_takes_and_the_other_the_rest() -> None:
+    async with a_world(2) as world:
+        small = world.stubs[0]
+        for stub in world.stubs:
+            stub.latency_s = 0.05
+        small.most_at_once = 1
+
+        async def insist() -> None:
+            while True:
+                try:
+                    await world.ask("the same again")
+                except RetryLaterError:
+                    await asyncio.sleep(0.01)
+                else:
+                    return
+
+        await asyncio.gather(*(insist() for _ in range(20)))  # finds out
+        before = world.asked()
+        await asyncio.gather(*(insist() for _ in range(40)))
+        after = world.asked()
+        assert after[1] - before[1] >= 25, "the larger one takes most of it"
 
 
 async def test_member_whose_server_names_other_weights_than_before_is_a_foreign_one() -> None:
@@ -186,6 +253,22 @@ async def test_member_whose_server_names_other_weights_than_before_is_a_foreign_
             await world.models.load(world.member)
         revised = world.member.model_copy(update={"revision": "2"})
         await world.models.load(revised)
+
+
+async def test_key_of_the_settings_goes_to_no_replica_that_they_do_not_name() -> None:
+    async with a_world(2) as world:
+        known, stranger = world.urls
+        models = OpenAIChatModel(
+            servers={},
+            api_keys={("strong", known): "sesame"},
+            request_timeout_s=5,
+            telemetry=PrometheusTelemetry(),
+        )
+        member = world.member.model_copy(update={"endpoint": known, "replicas": (stranger,)})
+        await models.load(member)
+        await models.aclose()
+        sent = [stub.requests[-1].headers.get("Authorization") for stub in world.stubs]
+        assert sent == ["Bearer sesame", None]
 
 
 async def test_busy_replica_is_no_reason_to_ask_the_other_twice() -> None:

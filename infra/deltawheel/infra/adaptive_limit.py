@@ -4,8 +4,11 @@ No clock, no task and no randomness in here; `server_gate` is the shell around i
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 __all__ = ["AdaptiveLimit"]
+
+_LATE_CUT: Final = 0.9
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class AdaptiveLimit:
     in_flight: int = field(default=0, init=False)
     _step: int = field(default=1, init=False)
     _num_answers: int = field(default=0, init=False)
+    _num_late: int = field(default=0, init=False)
     _has_waited: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -43,19 +47,23 @@ class AdaptiveLimit:
         self.in_flight += 1
         return True
 
-    def answered(self) -> None:
-        """A request was answered in good time."""
+    def answered(self, *, is_late: bool = False) -> None:
+        """A request was answered, in good time or so late that more would be thrown away."""
         self.in_flight -= 1
         self._num_answers += 1
+        self._num_late += is_late
         if self._num_answers < self.limit:
             return
-        if self._has_waited:
+        if 2 * self._num_late >= self._num_answers:
+            self.limit = max(1, round(_LATE_CUT * self.limit))
+            self._step = 1
+        elif self._has_waited:
             self.limit = min(self.ceiling, self.limit + self._step)
             self._step *= 2
         self._begin_round()
 
     def refused(self) -> None:
-        """The server shed the request, or was so slow that more would come too late."""
+        """The server shed the request, or did not answer it in time."""
         self.in_flight -= 1
         self.limit = max(1, min(self.limit, self.in_flight))
         self._step = 1
@@ -66,5 +74,5 @@ class AdaptiveLimit:
         self.in_flight -= 1
 
     def _begin_round(self) -> None:
-        self._num_answers = 0
+        self._num_answers = self._num_late = 0
         self._has_waited = False

@@ -16,7 +16,7 @@ from deltawheel.contracts.prompt import Message
 from deltawheel.infra.adapter_loading import AdapterLoads, changed_weights
 from deltawheel.infra.chat_replies import Asked, Reply, completion_of, refusal_of, weights_of
 from deltawheel.infra.model_client import ModelClient, UnreachableError, key_headers, trimmed
-from deltawheel.infra.server_gate import ServerGates
+from deltawheel.infra.server_gate import End, ServerGates
 
 __all__ = ["OpenAIChatModel"]
 
@@ -191,7 +191,7 @@ class OpenAIChatModel:
         """
         await self._ask(generator, base, body)
         asked = Asked.generator(generator)
-        headers = self._headers_for(generator)
+        headers = self._headers_for(generator, base)
         reply = await self._client.get(base, "models", asked=asked, headers=headers)
         if (root := weights_of(reply, generator.model)) is None:
             return
@@ -232,24 +232,25 @@ class OpenAIChatModel:
         self, route: str, generator: Generator, base: str, body: Mapping[str, Any]
     ) -> Reply:
         """Send a request once there is a place for it at the server."""
-        asked, headers = Asked.generator(generator), self._headers_for(generator)
+        asked, headers = Asked.generator(generator), self._headers_for(generator, base)
         async with self._gates.visiting(base) as visit:
             try:
                 reply = await self._client.post(base, route, body, asked=asked, headers=headers)
             except UnreachableError:
-                visit.is_unreachable = True
+                visit.end = End.UNREACHABLE
                 raise
             except RetryLaterError as error:
-                visit.is_refused = isinstance(error.__cause__, TimeoutError)
+                if isinstance(error.__cause__, TimeoutError):
+                    visit.end = End.TOO_LATE
                 raise
-            visit.is_answered = True
-            visit.is_refused = reply.status in _SHED
+            visit.end = End.SHED if reply.status in _SHED else End.ANSWERED
             return reply
 
-    def _headers_for(self, generator: Generator) -> Mapping[str, str] | None:
+    def _headers_for(self, generator: Generator, base: str) -> Mapping[str, str] | None:
+        """Return the header with the key; those of the settings go to no servers but theirs."""
         if (key := self._member_key(generator)) is not None:
             return key_headers(key, owner=generator.name)
-        return self._headers.get((generator.name, self._base_url(generator)))
+        return self._headers.get((generator.name, base))
 
     def _bases(self, generator: Generator) -> list[str]:
         return [self._base_url(generator), *map(trimmed, generator.replicas)]

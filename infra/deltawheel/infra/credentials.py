@@ -89,14 +89,18 @@ def endpoint_key(model: ModelSettings, *, owner: str) -> str | None:
 
 
 def endpoint_keys(settings: Settings) -> Mapping[tuple[str, str], str]:
-    """Return the keys of generators by name and endpoint, for those that name a variable.
+    """Return the keys of generators by name and base URL, for those that name a variable.
 
     Raises:
         ConfigError: variables are not set; one line for each names it and the generator's key.
     """
     declared = {f"generators.{generator.name}": generator for generator in settings.generators}
     keys = _keys_of(declared)
-    return {(declared[key].name, declared[key].endpoint or ""): keys[key] for key in keys}
+    return {
+        (declared[owner].name, base): key
+        for owner, key in keys.items()
+        for base in (declared[owner].endpoint or "", *declared[owner].replicas)
+    }
 
 
 def _keys_of(models: Mapping[str, ModelSettings]) -> dict[str, str]:

@@ -4,31 +4,41 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from deltawheel.contracts.addresses import without_password
+from deltawheel.contracts.errors import RetryLaterError
 from deltawheel.contracts.ports import Telemetry
 from deltawheel.infra.adaptive_limit import AdaptiveLimit
 
-__all__ = ["ServerGates", "Visit"]
+__all__ = ["End", "ServerGates"]
 
 _SLACK: Final = 4
 """A request goes past the replica that has its prefix once that has so many more than another."""
 _REST_S: Final = 5.0
-"""How long a replica that could not be reached is left alone while others can."""
-_SLOW_SHARE: Final = 0.5
-"""Of the longest wait for an answer; a server that takes longer is given no more than it has."""
+"""How long a replica that did not answer is left alone while others do."""
+_LATE_SHARE: Final = 0.5
+"""Of the longest wait for an answer: from here on, an answer is late."""
+
+
+class End(Enum):
+    """How a request ended, as far as it says something of the server."""
+
+    ANSWERED = "answered"
+    SHED = "shed"
+    TOO_LATE = "too late"
+    UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
 
 
 @dataclass(slots=True)
 class Visit:
-    """One request at one server. Unless told otherwise, it says nothing of how busy that is."""
+    """One request at one server; whoever makes it says how it ended."""
 
-    is_answered: bool = False
-    is_refused: bool = False
-    is_unreachable: bool = False
+    end: End = End.UNKNOWN
 
 
 @dataclass(slots=True)
@@ -36,6 +46,11 @@ class _Gate:
     limit: AdaptiveLimit
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
     rests_until_s: float = 0.0
+
+    @property
+    def load(self) -> int:
+        """Requests that are under way or wait for it."""
+        return self.limit.in_flight + len(self.waiting)
 
     async def enter(self) -> None:
         """Wait for a place, first come, first served."""
@@ -47,21 +62,36 @@ class _Gate:
             await place
         except asyncio.CancelledError:
             if place.cancelled():
-                self.waiting.remove(place)
+                self._forget(place)
             else:  # a place was given that nobody takes
-                self.leave(Visit())
+                self.limit.abandoned()
+                self.call_next()
             raise
 
-    def leave(self, visit: Visit) -> None:
+    def leave(self, end: End, *, is_late: bool) -> None:
         """Give the place back, and free ones to those who wait."""
-        if visit.is_refused:
-            self.limit.refused()
-        elif visit.is_answered:
-            self.limit.answered()
-        else:
-            self.limit.abandoned()
-        while self.waiting and self.limit.admit():
-            self.waiting.popleft().set_result(None)
+        match end:
+            case End.ANSWERED:
+                self.limit.answered(is_late=is_late)
+            case End.SHED | End.TOO_LATE:
+                self.limit.refused()
+            case End.UNREACHABLE | End.UNKNOWN:
+                self.limit.abandoned()
+        self.call_next()
+
+    def call_next(self) -> None:
+        """Give free places to those who wait; one that was cancelled no longer does."""
+        while self.waiting:
+            if self.waiting[0].done():
+                self.waiting.popleft()
+            elif self.limit.admit():
+                self.waiting.popleft().set_result(None)
+            else:
+                return
+
+    def _forget(self, place: asyncio.Future[None]) -> None:
+        with suppress(ValueError):
+            self.waiting.remove(place)
 
 
 class ServerGates:
@@ -75,7 +105,7 @@ class ServerGates:
 
     def __init__(self, *, ceiling: int, longest_wait_s: float, telemetry: Telemetry) -> None:
         self._ceiling = ceiling
-        self._slow_s = _SLOW_SHARE * longest_wait_s
+        self._longest_wait_s = longest_wait_s
         self._telemetry = telemetry
         self._gates: dict[str, _Gate] = {}
 
@@ -83,35 +113,48 @@ class ServerGates:
         """Return the replicas in the order in which to ask them.
 
         First the one that this prefix always goes to (rendezvous hashing: a replica more or less
-        moves no other's prefixes), so that its prefix cache is of use; unless it has clearly more
-        under way than another. Those that could not be reached of late come last.
+        moves no other's prefixes), so that its prefix cache is of use; unless it has no place, or
+        clearly more to do than another. Those that did not answer of late come last.
         """
         if len(bases) == 1:
             return [*bases]
         now_s = asyncio.get_running_loop().time()
-        least = min(self._of(base).limit.in_flight for base in bases)
+        least = min(self._of(base).load for base in bases)
 
-        def rank(base: str) -> tuple[bool, bool, bytes]:
+        def rank(base: str) -> tuple[bool, bool, bool, bytes]:
             gate = self._of(base)
-            is_crowded = gate.limit.in_flight > least + _SLACK
-            return gate.rests_until_s > now_s, is_crowded, _weight(prefix, base)
+            is_full = gate.load >= gate.limit.limit
+            is_crowded = gate.load > least + _SLACK
+            return gate.rests_until_s > now_s, is_full, is_crowded, _weight(prefix, base)
 
         return sorted(bases, key=rank)
 
     @asynccontextmanager
     async def visiting(self, base: str) -> AsyncIterator[Visit]:
-        """Wait for a place at a server and hold it; the visit is told how the request ended."""
-        gate, visit = self._of(base), Visit()
-        await gate.enter()
-        loop = asyncio.get_running_loop()
+        """Wait for a place at a server and hold it; the visit is told how the request ended.
+
+        Raises:
+            RetryLaterError: no place was free for as long as an answer may take.
+        """
+        gate, visit, loop = self._of(base), Visit(), asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._longest_wait_s):
+                await gate.enter()
+        except TimeoutError as error:
+            raise RetryLaterError(
+                f"{without_password(base)} had no place for a request within "
+                f"{self._longest_wait_s:g} s: it is given {gate.limit.limit} at the same time"
+            ) from error
         begun_s = loop.time()
         try:
             yield visit
         finally:
-            if visit.is_answered and loop.time() - begun_s > self._slow_s:
-                visit.is_refused = True
-            gate.rests_until_s = loop.time() + _REST_S if visit.is_unreachable else 0.0
-            gate.leave(visit)
+            now_s = loop.time()
+            if visit.end in {End.UNREACHABLE, End.TOO_LATE}:
+                gate.rests_until_s = now_s + _REST_S
+            elif visit.end is End.ANSWERED:
+                gate.rests_until_s = 0.0
+            gate.leave(visit.end, is_late=now_s - begun_s > _LATE_SHARE * self._longest_wait_s)
             self._show(base, gate)
 
     def _of(self, base: str) -> _Gate:

@@ -96,6 +96,10 @@ def test_adapter_joins_at_the_digest_of_its_weights(stage: Stage) -> None:
             {"endpoint": "http://elsewhere/v1", "api_key_env": "KEY_OF_HOST"},
             "must begin with DELTAWHEEL_KEY_",
         ),
+        (
+            {"replicas": ["http://elsewhere/v1"], "api_key_env": "KEY_OF_HOST"},
+            "must begin with DELTAWHEEL_KEY_",
+        ),
     ],
     ids=str,
 )

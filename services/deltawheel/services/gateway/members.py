@@ -110,11 +110,17 @@ class Members:
         variable = member.api_key_env
         if variable is None or variable.startswith(KEY_PREFIX):
             return
-        known = {(one.endpoint, one.api_key_env) for one in self.settings.generators}
-        if (member.endpoint, variable) not in known:
+        known = {
+            base
+            for one in self.settings.generators
+            if one.api_key_env == variable
+            for base in (one.endpoint, *one.replicas)
+        }
+        if not known.issuperset((member.endpoint, *member.replicas)):
             raise ConfigError(
                 f"api_key_env: over HTTP it must begin with {KEY_PREFIX}, or be what the settings "
-                "name for the same endpoint; others are added with `deltawheel generators add`"
+                "name for the same endpoint and replicas; others are added with `deltawheel "
+                "generators add`"
             )
 
     def state(self, name: str) -> MemberState:
