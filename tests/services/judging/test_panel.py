@@ -111,6 +111,21 @@ async def test_further_judge_that_is_down_costs_its_opinion_and_stops_nothing(
     assert len(bench.two.read) == bench.parts.settings.runtime.breaker_failures
 
 
+async def test_what_is_known_is_neither_stopped_by_an_open_breaker_nor_closes_it(
+    open_bench: Callable[..., Bench],
+) -> None:
+    bench = open_bench(combine="mean")
+    known = await bench.assess()
+    bench.two.score = fail
+    for number in range(1, 1 + bench.parts.settings.runtime.breaker_failures):
+        assert await bench.assess(slot=1) == known
+        with pytest.raises(RetryLaterError, match="busy"):
+            await bench.assess(number)
+    assert bench.dependencies.is_down("judge:two")
+    assert await bench.assess(slot=1) == known
+    assert bench.dependencies.is_down("judge:two")
+
+
 @pytest.mark.parametrize(("combine", "failing"), [("first", "one"), ("mean", "two")])
 async def test_nothing_goes_on_without_a_judge_whose_score_counts(
     open_bench: Callable[..., Bench], combine: str, failing: str

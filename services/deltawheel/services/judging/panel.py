@@ -1,4 +1,4 @@
-"""The judges as the service asks them: each behind a breaker, and none twice about one text."""
+"""The judges as the service asks them: none twice about one text, and each behind a breaker."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -26,7 +26,8 @@ def open_panel(
     """Open the judge, with a breaker for each model.
 
     Without a judge whose score counts nothing can be done. One whose opinion alone is wanted stops
-    only the traces that still wait for it.
+    only the traces that still wait for it. What is known passes no breaker: it says nothing of how
+    the model is, and needs none that is up.
 
     Args:
         opening: Opens it.
@@ -37,8 +38,8 @@ def open_panel(
     counted = {model.name for model in settings.counted.models.values()}
 
     def around(model: Judge) -> Judge:
-        kept = _remembering(parts, model) if remembers and settings.cache else model
-        return GuardedJudge(kept, parts.dependencies, is_vital=model.name in counted)
+        guarded = GuardedJudge(model, parts.dependencies, is_vital=model.name in counted)
+        return _remembering(parts, guarded) if remembers and settings.cache else guarded
 
     opened = opening(around=around)
     return opened if counted else GuardedJudge(opened, parts.dependencies)
