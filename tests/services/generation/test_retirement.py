@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator, PoolEventKind
 from deltawheel.contracts.outcome import Outcome
 from deltawheel.contracts.store import GroupEnd
@@ -98,6 +98,22 @@ async def test_server_that_is_away_is_told_later(stage: Stage) -> None:
     assert await stage.look() == []
     stage.models.loading = lambda _: None
     assert await stage.look() == ["weak@r1"]
+
+
+async def test_server_that_refuses_is_told_once_and_keeps_nobody_else(stage: Stage) -> None:
+    asked: list[str] = []
+
+    def refuse(generator: Generator) -> None:
+        asked.append(generator.name)
+        if generator.name == "weak":
+            raise InvalidRecordError("it was on server 'gone'")
+
+    stage.models.loading = refuse
+    stage.note(PoolEventKind.RETIRED, STRONG)
+    stage.clock.move(60)
+    assert await stage.look() == ["strong@r1"]
+    await stage.look()
+    assert sorted(asked) == ["strong", "weak"]
 
 
 async def test_member_that_came_back_keeps_its_adapter(stage: Stage) -> None:

@@ -73,7 +73,8 @@ class GeneratorSettings(ModelSettings):
     max_tokens_per_day: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens, read and written, of a UTC day; then it pauses until the next.",
+        description="Tokens, read and written, of a UTC day; then it pauses until the next. Those "
+        "of stored traces count; those of probes, checks and refused or failed answers do not.",
     )
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from deltawheel.contracts.clock import Clock
-from deltawheel.contracts.errors import RetryLaterError
+from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
 from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.store import Store
@@ -34,7 +34,8 @@ class Unloads(Protocol):
 class Retirement:
     """Unloads what is retired, once a life of the process.
 
-    A server that had forgotten the adapter already says so, and that is as good.
+    A server that had forgotten the adapter already says so, and that is as good; one that refuses,
+    or is configured no longer, is not asked again.
     """
 
     store: Store
@@ -58,7 +59,10 @@ class Retirement:
         except RetryLaterError as error:
             log.warning("%s is not unloaded yet: %s", generator.reference, error)
             return
-        log.info("%s is unloaded: it is retired, and nothing open needs it", generator.reference)
+        except InvalidRecordError as error:
+            log.warning("%s is left where it is loaded: %s", generator.reference, error)
+        else:
+            log.info("%s is unloaded: it is retired and no open prompt's", generator.reference)
         self._done.add(event.event_id)
 
 
