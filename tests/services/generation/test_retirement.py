@@ -126,6 +126,36 @@ async def test_adapter_that_another_member_is_served_as_stays(stage: Stage) -> N
     assert await stage.look() == []
 
 
+@pytest.mark.parametrize("kind", [PoolEventKind.DECLARED, PoolEventKind.ADDED])
+async def test_adapter_that_another_revision_has_replaced_is_unloaded_when_nothing_needs_it(
+    stage: Stage, kind: PoolEventKind
+) -> None:
+    assert await stage.look() == ["weak@r1"]
+    newer = a_generator("strong", revision="r2", adapter_path="/adapters/strong-2")
+    [prompt] = stage.store.add_prompts([a_prompt()])
+    stage.store.add_assignments([an_assignment(prompt, generators=(STRONG, BASE))])
+    stage.note(kind, newer)
+    stage.clock.move(60)
+    assert await stage.look() == ["weak@r1"]
+    stage.store.close_groups([GroupEnd(closing=a_closing(prompt, outcome=Outcome.UNPAIRED))])
+    assert await stage.look() == ["weak@r1", "strong@r1"]
+
+
+async def test_replaced_revision_that_came_back_keeps_its_adapter(stage: Stage) -> None:
+    newer = a_generator("strong", revision="r2", adapter_path="/adapters/strong-2")
+    stage.note(PoolEventKind.ADDED, newer)
+    stage.note(PoolEventKind.ADDED, STRONG)
+    stage.clock.move(60)
+    assert await stage.look() == ["weak@r1", "strong@r2"]
+
+
+async def test_adapter_replaced_by_what_the_same_model_name_serves_stays(stage: Stage) -> None:
+    newer = STRONG.model_copy(update={"revision": "r2"})
+    stage.note(PoolEventKind.ADDED, newer)
+    stage.clock.move(60)
+    assert await stage.look() == ["weak@r1"]
+
+
 @pytest.mark.parametrize(
     "last",
     [

@@ -1,6 +1,10 @@
-"""Retirement: the adapter of a retired member is unloaded once nothing needs it."""
+"""Retirement: the adapter of a retired member is unloaded once nothing needs it.
+
+So is that of a revision that another has replaced under its name.
+"""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,13 +17,26 @@ from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.store import Store
 from deltawheel.services.runtime.offload import offload
 
-__all__ = ["Retirement", "Unloads", "retired_adapters"]
+__all__ = ["Retired", "Retirement", "Unloads", "retired_adapters"]
 
 log = logging.getLogger("deltawheel.generation")
 
 _SETTLED_AFTER: Final = timedelta(seconds=30)
 """By then every process has seen the event, and has stored whom it dealt to before."""
 _ABSENCES: Final = frozenset({PoolEventKind.LEFT, PoolEventKind.RETURNED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """A revision that is a member no more, and the event that ended it."""
+
+    generator: Generator
+    by: PoolEvent
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which retirement it is: one may come back, and be retired again."""
+        return self.generator.reference, self.by.event_id
 
 
 class Unloads(Protocol):
@@ -41,17 +58,17 @@ class Retirement:
     store: Store
     models: Unloads
     clock: Clock
-    _done: set[str] = field(default_factory=set, init=False)
+    _done: set[tuple[str, str]] = field(default_factory=set, init=False)
 
     async def look(self, pool_log: Sequence[PoolEvent]) -> None:
         """Unload each adapter that nothing open refers to any more."""
         settled_at = self.clock.now() - _SETTLED_AFTER
-        for event in retired_adapters(pool_log):
-            if event.event_id not in self._done and event.at <= settled_at:
-                await self._unload(event)
+        for each in retired_adapters(pool_log):
+            if each.key not in self._done and each.by.at <= settled_at:
+                await self._unload(each)
 
-    async def _unload(self, event: PoolEvent) -> None:
-        generator = event.generator
+    async def _unload(self, retired: Retired) -> None:
+        generator = retired.generator
         if await offload(self.store.has_open_slots, generator):
             return
         try:
@@ -63,18 +80,33 @@ class Retirement:
             log.warning("%s is left where it is loaded: %s", generator.reference, error)
         else:
             log.info("%s is unloaded: it is retired and no open prompt's", generator.reference)
-        self._done.add(event.event_id)
+        self._done.add(retired.key)
 
 
-def retired_adapters(pool_log: Iterable[PoolEvent]) -> list[PoolEvent]:
-    """Return the retirements of adapters that stand; not of what a member is served as."""
+def retired_adapters(pool_log: Iterable[PoolEvent]) -> list[Retired]:
+    """Return the adapters whose retirement stands; not those that a member is served as."""
     events = list(pool_log)
-    last = {it.generator.reference: it for it in events if it.kind not in _ABSENCES}
     served = {(it.endpoint, it.model) for it in Pool.from_log(events).members.values()}
     return [
-        event
-        for event in last.values()
-        if event.kind is PoolEventKind.RETIRED
-        and event.generator.adapter_path is not None
-        and (event.generator.endpoint, event.generator.model) not in served
+        each
+        for each in _retired(event for event in events if event.kind not in _ABSENCES)
+        if each.generator.adapter_path is not None
+        and (each.generator.endpoint, each.generator.model) not in served
     ]
+
+
+def _retired(events: Iterable[PoolEvent]) -> list[Retired]:
+    """Return which revisions are retired; what comes in under a name retires its others."""
+    revisions: defaultdict[str, dict[str, Generator]] = defaultdict(dict)
+    ends: dict[str, Retired] = {}
+    for event in events:
+        generator = event.generator
+        revisions[generator.name][generator.reference] = generator
+        ends.pop(generator.reference, None)
+        if event.kind is PoolEventKind.RETIRED:
+            ends[generator.reference] = Retired(generator=generator, by=event)
+        elif event.kind is not PoolEventKind.DRAINED:
+            for reference, other in revisions[generator.name].items():
+                if reference != generator.reference:
+                    ends.setdefault(reference, Retired(generator=other, by=event))
+    return list(ends.values())
