@@ -550,6 +550,28 @@ async def test_prompt_waits_while_too_few_stand_however_long(stage: Stage) -> No
     assert slots_of(await stage.handler.handle(prompt)) == [(0, "strong"), (1, "weak")]
 
 
+async def test_prompt_of_a_domain_that_nobody_serves_expires_also_while_somebody_is_away(
+    stage: Stage,
+) -> None:
+    prompt = stage.accept()
+    stage.store.add_pool_events(
+        [
+            a_pool_event(
+                a_generator(name, domains=("code",)), kind=PoolEventKind.ADDED, cause=f"api {name}"
+            )
+            for name in ("strong", "weak", "guest")
+        ]
+    )
+    left = a_generator("guest", domains=("code",))
+    stage.store.add_pool_events([a_pool_event(left, kind=PoolEventKind.LEFT, cause="health 1")])
+    stage.handler.forget_pool()
+    with pytest.raises(RetryLaterError, match="no two generators"):
+        await stage.handler.handle(prompt)
+    stage.clock.move(SETTINGS.generation.expire_after_s + 1)
+    [failure] = await stage.handler.handle(prompt)
+    assert isinstance(failure, PromptFailed)
+
+
 async def test_who_has_answered_is_told_and_for_whom_another_model_did(stage: Stage) -> None:
     told: list[tuple[str, bool]] = []
     stage.handler.on_answer = lambda generator, error: told.append((generator.name, error is None))

@@ -1,7 +1,7 @@
 """What prompts are dealt over: the pool, its ladder and the pause, read from the store at times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
@@ -34,6 +34,8 @@ class View:
     window: int
     evidence: LadderEvidence
     tables: dict[str, Table] = field(default_factory=dict)
+    whole_tables: dict[str, Table] = field(default_factory=dict)
+    """Those that there would be if nobody had left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,22 +71,34 @@ class Dealing:
             evidence=await self._read_evidence(at_s),
         )
         if self._view is not None and _have_same_tables(view, self._view):
-            view.tables = self._view.tables
+            view.tables, view.whole_tables = self._view.tables, self._view.whole_tables
         self._view = view
         return view, True
 
     def table(self, view: View, domain: str) -> Table:
         """Return what there is to deal in a domain; the ladder is worked out once for a view."""
         if domain not in view.tables:
-            view.tables[domain] = Table.of(
-                view.pool,
-                self.settings.rotation,
-                domain=domain,
-                window=view.window,
-                evidence=view.evidence,
-                update_by=self.settings.ladder.update_by,
-            )
+            view.tables[domain] = self._table(view, view.pool, domain)
         return view.tables[domain]
+
+    def waits_for_absent(self, view: View, domain: str) -> bool:
+        """Whether there would be a pair in a domain if all who have left came back."""
+        if not view.pool.absent:
+            return False
+        if domain not in view.whole_tables:
+            whole = replace(view.pool, absent={})
+            view.whole_tables[domain] = self._table(view, whole, domain)
+        return bool(view.whole_tables[domain].pairs)
+
+    def _table(self, view: View, pool: Pool, domain: str) -> Table:
+        return Table.of(
+            pool,
+            self.settings.rotation,
+            domain=domain,
+            window=view.window,
+            evidence=view.evidence,
+            update_by=self.settings.ladder.update_by,
+        )
 
     async def _read_evidence(self, at_s: float) -> LadderEvidence:
         """Read what the estimates hang on, and nothing else."""

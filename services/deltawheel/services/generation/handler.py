@@ -125,7 +125,7 @@ class Generation:
         if self.held_out is not None and self.held_out.holds(group.prompt):
             return await self._give_up(group, now, _HELD_OUT)
         table = self._dealing.table(view, group.prompt.domain)
-        if not table.pairs and view.pool.absent:
+        if not table.pairs and self._dealing.waits_for_absent(view, group.prompt.domain):
             raise RetryLaterError(f"too few generators stand: {_who_left(view.pool)}")
         if not table.pairs and await self._has_waited_too_long(group, now):
             return await self._give_up(group, now, self._waited(group.prompt.domain))
