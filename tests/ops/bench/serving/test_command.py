@@ -25,7 +25,6 @@ def test_bench_ends_with_one_json_object_of_ratios(tmp_path: Path) -> None:
     assert said["saturation_smollm2"] is None
     assert said["whole_wheel_sandbox"] > 0
     assert said["judge_requests_per_trace"] == 1
-    # Of eight judgements under way together the first ones find nothing; see the README's figure.
-    assert 0 <= said["judge_prefix_hit_rate"] <= 1
+    assert 0.8 <= said["judge_prefix_hit_rate"] <= 1
     assert said["cpu_ms_per_request"] > 0
     assert list((tmp_path / "bench").iterdir()) == []

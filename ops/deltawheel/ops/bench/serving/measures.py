@@ -15,9 +15,8 @@ from deltawheel.ops.bench.serving.world import SLOTS, World, sandbox, small_lang
 from deltawheel.ops.bench.stream.running import running_stream
 from deltawheel.ops.bench.stream.world import World as StreamWorld
 
-__all__ = ["PARTS", "Figures", "Plan", "measure"]
+__all__ = ["Figures", "Plan", "measure"]
 
-PARTS: Final = ("smollm2", "sandbox", "whole-sandbox", "prefix", "cpu")
 _WARM_UP: Final = 200
 
 Say = Callable[[str], None]

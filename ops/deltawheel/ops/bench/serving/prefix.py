@@ -42,7 +42,10 @@ class PrefixReuse:
 
     @property
     def hit_rate(self) -> float:
-        """Share of the rubric's tokens that were found; at most 1, though more may be shared."""
+        """Share of the rubric's tokens that were found.
+
+        Hardly anything else can be: behind the rubric comes a fence with a token of its own.
+        """
         return min(1.0, self.hit_tokens / (self.requests * self.rubric_tokens))
 
     @property
@@ -82,7 +85,7 @@ class _Bench:
 
 
 def measure_prefix_reuse(served: Served, *, home: Path, count: int, say: Say) -> PrefixReuse:
-    """Judge so many traces by expected scores, the model being the judge.
+    """Judge so many traces by expected scores, the model being the judge, after a first one.
 
     Raises:
         DeltawheelError: the server cannot run, or a trace could not be judged.
@@ -90,8 +93,10 @@ def measure_prefix_reuse(served: Served, *, home: Path, count: int, say: Say) ->
     with running_stream(_Bench(home=home, served=served), say=say) as stream:
         settings = stream.wheel.settings
         [server] = settings.servers
+        first, *subjects = _subjects(settings, served, count + 1)
+        asyncio.run(run_trials([first], settings, say=say))  # somebody has to read the rubric
         before = _counters(server.origin)
-        trials = asyncio.run(run_trials(_subjects(settings, served, count), settings, say=say))
+        trials = asyncio.run(run_trials(subjects, settings, say=say))
         spent = {name: value - before[name] for name, value in _counters(server.origin).items()}
         if faults := [trial.fault for trial in trials if trial.fault is not None]:
             raise DeltawheelError(f"{len(faults)} of {count} traces were not judged: {faults[0]}")

@@ -117,10 +117,14 @@ def _wait_for_traces(stream: Stream, prompts: Sequence[Prompt]) -> list[Trace]:
             return traces
         if len(traces) != found:
             found, since_s = len(traces), stream.clock.monotonic()
-        failed = [failure for group in groups for failure in group.slot_failures]
-        unwritten = [it for it in failed if "cut off" not in it.reason]
+        unwritten = [
+            failure.reason
+            for group in groups
+            for failure in group.slot_failures
+            if failure.slot not in {trace.slot for trace in group.traces.values()}
+        ]
         if unwritten or stream.clock.monotonic() - since_s > _STALLED_S:
-            reason = unwritten[0].reason if unwritten else "nothing comes any more"
+            reason = unwritten[0] if unwritten else "nothing comes any more"
             raise DeltawheelError(f"{len(traces)} of {wanted} traces are stored: {reason}")
         stream.clock.wait(_LOOK_EVERY_S)
 
