@@ -99,6 +99,58 @@ def test_pool_is_what_was_declared_last(declarations: list[set[str]]) -> None:
         assert len({event.event_id for event in log}) == len(log)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["declare", "add", "drain"]),
+            st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"])),
+        ),
+        max_size=8,
+    )
+)
+def test_settings_touch_no_member_that_was_added_whatever_was_done_before(
+    steps: list[tuple[str, dict[str, str]]],
+) -> None:
+    log: list[PoolEvent] = []
+    added: dict[str, str] = {}
+    declared: dict[str, str] = {}
+    for number, (what, members) in enumerate(steps):
+        match what:
+            case "declare":
+                declared = members
+                log = settle(log, [a_generator(*each) for each in sorted(members.items())])
+            case "add":
+                added |= members
+                log += [
+                    an_event(PoolEventKind.ADDED, n, f"api {number}", r) for n, r in members.items()
+                ]
+            case _:
+                log += [an_event(PoolEventKind.DRAINED, n, f"api {number}") for n in members]
+                added = {n: r for n, r in added.items() if n not in members}
+        standing = {n: it.revision for n, it in Pool.from_log(log).members.items()}
+        assert added.items() <= standing.items()
+        assert standing.keys() <= added.keys() | declared.keys()
+
+
+def test_replaced_declaration_stands_until_it_is_drained_whatever_the_settings_say() -> None:
+    log = settle([], [a_generator("strong", "1")])
+    log.append(an_event(PoolEventKind.ADDED, "strong", "api 1", "2"))
+    for declared in ([], [a_generator("strong", "3")]):
+        assert declaration_events(log, declared, at=AT) == []
+    log.append(an_event(PoolEventKind.DRAINED, "strong", "api 2", "2"))
+    log = settle(log, [a_generator("strong", "3")])
+    assert Pool.from_log(log).members["strong"].revision == "3"
+
+
+def test_member_that_returns_leaves_the_pools_revision_as_it_was() -> None:
+    log = settle([], [a_generator("strong"), a_generator("weak")])
+    before = Pool.from_log(log).revision
+    log.append(an_event(PoolEventKind.DRAINED, "strong", "api 1"))
+    assert Pool.from_log(log).revision != before
+    log.append(an_event(PoolEventKind.DECLARED, "strong", "api 2"))
+    assert Pool.from_log(log).revision == before
+
+
 def test_revision_of_the_pool_names_the_ladder_as_it_stands() -> None:
     strong = a_generator("strong")
     ladders = [

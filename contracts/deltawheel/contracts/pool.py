@@ -83,9 +83,10 @@ def _note_absence(
 
 
 def _ladder_revision(members: Iterable[Generator]) -> str:
+    """Name the ladder, in whichever order its members came in."""
     ladder = [
         [it.name, it.revision, _decimal(it.capability), _decimal(it.capability_stderr)]
-        for it in members
+        for it in sorted(members, key=lambda member: member.name)
     ]
     return content_id("pool", 1, ladder)
 
@@ -123,10 +124,11 @@ def declaration_events(
     """Return what the settings change: they declare members, and are compared with the log.
 
     Compared with the *last declaration*, never with the pool: a newly declared generator is
-    added, one that was declared before and now is gone is drained. Promoted members are untouched,
-    and an operator's drain stands as long as the declaration does not change.
+    added, one that was declared before and now is gone is drained. An operator's drain stands as
+    long as the declaration does not change. Who was promoted or added under a name is untouched
+    while it stands, also where the settings declare that name otherwise.
     """
-    last = last_declaration(log)
+    last, came_by = last_declaration(log), Pool.from_log(log).came_by
     cause = f"settings {len(log)}"
     names = {generator.name for generator in declared}
     added = [
@@ -138,7 +140,7 @@ def declaration_events(
             cause=cause,
         )
         for generator in declared
-        if last.get(generator.name) != generator
+        if last.get(generator.name) != generator and _is_declared(generator.name, came_by)
     ]
     gone = [
         PoolEvent(
@@ -149,6 +151,11 @@ def declaration_events(
             cause=cause,
         )
         for name, generator in last.items()
-        if name not in names
+        if name not in names and _is_declared(name, came_by)
     ]
     return added + gone
+
+
+def _is_declared(name: str, came_by: Mapping[str, PoolEventKind]) -> bool:
+    """Whether a name is for the settings to say: nobody has it, or who was declared."""
+    return came_by.get(name, PoolEventKind.DECLARED) is PoolEventKind.DECLARED
