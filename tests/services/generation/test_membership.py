@@ -1,5 +1,6 @@
 """Membership: who cannot write leaves the pool, and returns by itself."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -255,6 +256,64 @@ async def test_one_process_looks_after_the_pool_and_another_takes_over(stage: St
     await stage.look(6, by=other)
     assert stage.moves == [("left", "weak")]
     assert stage.store.is_leased(LEASE, at=stage.clock.now())
+
+
+async def test_foreign_model_that_another_process_hears_takes_the_member_out_once(
+    stage: Stage,
+) -> None:
+    other = stage.another()
+    await stage.look()
+    for each in (other, stage.membership):
+        each.heard(WEAK, ForeignModelError("another answered"))
+    await stage.look(by=other)
+    assert stage.absent == {"weak": "another answered"}
+    await stage.look(by=other)
+    assert stage.moves == [("left", "weak")]
+
+
+async def test_foreign_model_that_was_heard_before_a_pause_takes_the_member_out_after_it(
+    stage: Stage,
+) -> None:
+    now = stage.clock.now()
+    stage.store.acquire_lease(PAUSE_LEASE, token="t", at=now, until=now + timedelta(minutes=1))
+    stage.membership.heard(WEAK, ForeignModelError("another answered"))
+    await stage.look()
+    assert stage.moves == []
+    stage.clock.move(60)
+    await stage.look()
+    assert stage.moves == [("left", "weak")]
+
+
+async def test_two_processes_that_note_the_same_leaving_at_once_write_one_event(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = stage.log
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store, "pool_log", lambda: log)
+        for each in (stage.membership, stage.another()):
+            each.heard(WEAK, ForeignModelError("another answered"))
+            await stage.look(by=each)
+    assert stage.moves == [("left", "weak")]
+
+
+async def test_server_that_answers_nothing_is_a_failed_check_and_holds_no_budget_up(
+    make: Callable[..., Stage],
+) -> None:
+    stage = make(request_timeout_s=0.01, health_failures=1)
+    absent_meanwhile: list[dict[str, str]] = []
+
+    async def hang(generator: Generator) -> None:
+        absent_meanwhile.append(stage.absent)
+        await asyncio.Event().wait()
+
+    limited = STRONG.model_copy(update={"max_tokens_per_day": 10})
+    stage.store.add_pool_events([a_pool_event(limited, cause="settings 1")])
+    await stage.look(3)
+    stage.models.probe = hang  # type: ignore[method-assign]
+    stage.spend(10)
+    await stage.look()
+    assert [list(each) for each in absent_meanwhile] == [["strong"], ["strong"]]
+    assert "no answer within generation.request_timeout_s (0.01 s)" in stage.absent["weak"]
 
 
 async def test_nobody_is_asked_while_generation_is_paused(stage: Stage) -> None:

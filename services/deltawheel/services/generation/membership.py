@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from deltawheel.contracts.clock import Clock, Random
 from deltawheel.contracts.errors import ForeignModelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.generator import Generator, PoolEvent, PoolEventKind
+from deltawheel.contracts.membership import history_of
 from deltawheel.contracts.pool import Pool
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.settings import GenerationSettings
@@ -84,57 +85,74 @@ class Membership:
     async def look(self) -> Sequence[Record]:
         """Let members leave, return and be forgotten.
 
-        Nothing happens while another process looks, or generation is paused.
+        While another process looks, only those leave in whose name another model was heard here.
+        Nothing happens while generation is paused.
         """
-        now = self.clock.now()
-        heard, foreign = self._heard, self._foreign
-        self._heard, self._foreign = set(), {}
-        if not await self._may_look(now):
+        now, foreign = self.clock.now(), dict(self._foreign)
+        heard, self._heard = self._heard, set()
+        is_mine = await self._has_lease(now)
+        is_paused = await offload(self.store.is_leased, PAUSE_LEASE, at=now)
+        if is_paused or not is_mine:
             self._failures.clear()
+        if is_paused or not (is_mine or foreign):
             return []
         pool_log = await offload(self.store.pool_log)
-        pool, resting = Pool.from_log(pool_log), self._resting(pool_log, now)
-        await self._look_after(pool, now, heard - resting, foreign, resting)
-        await self._retirement.look(pool_log)
+        if is_mine:
+            await self._look_after(pool_log, now, heard, foreign)
+            await self._retirement.look(pool_log)
+        elif self.settings.health_interval_s:
+            pool = Pool.from_log(pool_log)
+            members = [it for it in pool.standing() if it.reference in foreign]
+            faults = {it.name: foreign[it.reference] for it in members}
+            await self._note(members, pool_log, faults)
+        for reference in foreign:
+            self._foreign.pop(reference, None)
         return []
 
     async def _look_after(
         self,
-        pool: Pool,
+        pool_log: Sequence[PoolEvent],
         now: datetime,
         heard: set[str],
         foreign: Mapping[str, str],
-        resting: set[str],
     ) -> None:
+        """Let those leave whose tokens are spent, which waits for no server; then ask the rest."""
+        pool, resting = Pool.from_log(pool_log), self._resting(pool_log, now)
         spent = await self._spent(pool, now)
-        kept = {
-            name: why
-            for name, why in pool.absent.items()
-            if pool.members[name].reference in resting
-        }
+        await self._note([it for it in pool.ranked() if it.name in spent], pool_log, spent)
+        kept = {name for name in pool.absent if pool.members[name].reference in resting}
         unasked = {*spent, *kept, *self.inactive(pool, now)}
         asked = [it for it in pool.ranked() if it.name not in unasked]
-        checks = await asyncio.gather(*(self._fault(it, pool, heard, foreign) for it in asked))
-        faults = (
-            kept
-            | spent
-            | {it.name: fault for it, fault in zip(asked, checks, strict=True) if fault}
+        checks = await asyncio.gather(
+            *(self._fault(it, pool, heard - resting, foreign) for it in asked)
         )
+        faults = {it.name: fault for it, fault in zip(asked, checks, strict=True) if fault}
+        await self._note(asked, pool_log, faults)
+
+    async def _note(
+        self,
+        members: Sequence[Generator],
+        pool_log: Sequence[PoolEvent],
+        faults: Mapping[str, str],
+    ) -> None:
+        """Let those leave that have a fault, and the others return, where that is news."""
+        absent = Pool.from_log(pool_log).absent
         events = [
-            event for it in pool.ranked() if (event := self._event(it, pool, faults.get(it.name)))
+            self._event(it, pool_log, faults.get(it.name))
+            for it in members
+            if (it.name in absent) != (it.name in faults)
         ]
         if events:
             await offload(self.store.add_pool_events, events)
             self.on_change()
 
-    async def _may_look(self, now: datetime) -> bool:
+    async def _has_lease(self, now: datetime) -> bool:
         until = now + timedelta(
             seconds=2 * self.ticks[0].interval_s + self.settings.request_timeout_s
         )
-        is_mine = await offload(
+        return await offload(
             self.store.acquire_lease, LEASE, token=self._token, at=now, until=until
         )
-        return is_mine and not await offload(self.store.is_leased, PAUSE_LEASE, at=now)
 
     def _resting(self, pool_log: Sequence[PoolEvent], now: datetime) -> set[str]:
         """Return who has left so often in the last hour that it stays away for a while.
@@ -184,13 +202,24 @@ class Membership:
         if not self._is_due(member, is_away=away is not None):
             return away
         try:
-            await self.models.probe(member)
+            await self._ask(member)
         except ForeignModelError as error:
             return str(error)
         except (InvalidRecordError, RetryLaterError) as error:
             return away or self._failed(member, error)
         self._note_answer(reference)
         return None
+
+    async def _ask(self, member: Generator) -> None:
+        """Ask for a token; one that is late has failed, so that no look outlasts its lease."""
+        limit_s = self.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.models.probe(member)
+        except TimeoutError as error:
+            raise RetryLaterError(
+                f"no answer within generation.request_timeout_s ({limit_s:g} s)"
+            ) from error
 
     def _note_answer(self, reference: str) -> None:
         """Note that a member has just answered."""
@@ -210,10 +239,10 @@ class Membership:
             return None
         return f"{number} health checks in a row failed: {error}"
 
-    def _event(self, member: Generator, pool: Pool, fault: str | None) -> PoolEvent | None:
-        is_away = member.name in pool.absent
-        if is_away == (fault is not None):
-            return None
+    def _event(
+        self, member: Generator, pool_log: Sequence[PoolEvent], fault: str | None
+    ) -> PoolEvent:
+        """Return its leaving or return: one event, whoever of several processes notes it first."""
         kind = PoolEventKind.LEFT if fault else PoolEventKind.RETURNED
         reason = fault or "it can write again"
         log.warning("%s has %s: %s", member.reference, kind, reason)
@@ -222,5 +251,5 @@ class Membership:
             generator=member,
             reason=reason,
             at=self.clock.now(),
-            cause=f"membership {self.random.token()}",
+            cause=f"membership {len(history_of(pool_log, member.name))}",
         )
