@@ -46,6 +46,9 @@ class AnchorRun(Record):
     rubric_digest: str
     scores: Mapping[str, Mapping[str, float]] = Field(min_length=1)
     num_repeats: Count = 1
+    num_left_out: int = Field(
+        default=0, ge=0, description="Texts that the judge refused or had no usable answer for."
+    )
     baseline_id: str | None = Field(default=None, description="Compared with; null: a baseline.")
     shifts: Mapping[str, float] = Field(
         default={}, description="By dimension: mean rise over the texts since the baseline, points."
@@ -114,7 +117,7 @@ class JudgeDrift:
     """A judge that has moved, and between which runs: what it judged since the first is suspect.
 
     Args:
-        run: The newest run.
+        run: The newest run that has found it.
         last_good_at: When anchors were last as they should be.
         first_bad_at: When they were first found moved.
     """
@@ -164,5 +167,8 @@ class AnchorRuns(Protocol):
         ...
 
     def judge_drift(self, judge_revision: str, rubric_digest: str) -> JudgeDrift | None:
-        """Return the drift that this judge's newest run has found, unless it was accepted."""
+        """Return this judge's newest drift that nobody has accepted and no steady run has ended.
+
+        A later baseline ends none: other texts say nothing of where the judge was.
+        """
         ...

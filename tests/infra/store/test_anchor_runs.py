@@ -49,6 +49,20 @@ def test_judge_that_comes_back_has_drifted_no_longer(store: SqlStore) -> None:
     assert store.judge_drift(JUDGE, DIGEST) is None
 
 
+def test_baseline_of_other_texts_ends_no_drift(store: SqlStore) -> None:
+    add(store, 0, 3)
+    moved = add(store, 10, 5)
+    baseline = store.add_anchor_run(a_run({"b": 5}, at=20))
+    steady = a_run({"b": 5}, at=30).compared(baseline, limit=0.5, calibration=None)
+    assert store.add_anchor_run(steady).verdict is AnchorVerdict.STEADY
+    drift = store.judge_drift(JUDGE, DIGEST)
+    assert drift is not None
+    assert (drift.run, drift.last_good_at) == (moved, seconds(0))
+    store.accept_anchor_run(moved.run_id, by="ann", reason="new texts", at=seconds(40))
+    assert store.judge_drift(JUDGE, DIGEST) is None
+    assert store.anchor_baseline(JUDGE, DIGEST) == baseline
+
+
 def test_accepted_run_is_the_new_level(store: SqlStore) -> None:
     add(store, 0, 3)
     moved = add(store, 10, 5)

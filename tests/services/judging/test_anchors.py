@@ -1,5 +1,6 @@
 """The judge is judged: on a schedule, by one member, and compared with what it once scored."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -183,6 +184,48 @@ async def test_text_that_cannot_be_judged_is_left_out_and_none_at_all_is_told(st
     stage.watch.cases = [replace(CASE, solution="It is 3.", corrupted={})]
     with pytest.raises(RetryLaterError, match="none of the anchors: name cases that it can"):
         await stage.watch.run()
+
+
+async def test_answer_that_cannot_be_read_is_asked_for_again(stage: Stage) -> None:
+    turns = itertools.count()
+
+    def clumsy(trace: Trace) -> Assessment:
+        if next(turns) % 2:
+            raise RetryLaterError("no JSON")
+        return Assessment(scores=some_scores())
+
+    stage.judge.score = clumsy
+    run = await stage.watch.run()
+    assert (len(run.scores), run.num_left_out) == (2, 0)
+
+
+async def test_text_without_a_usable_answer_is_left_out_and_counted(stage: Stage) -> None:
+    def odd(trace: Trace) -> Assessment:
+        if trace.answer == "It is 3.":
+            raise RetryLaterError("no JSON")
+        return Assessment(scores=some_scores())
+
+    stage.judge.score = odd
+    run = await stage.watch.run()
+    assert ([key.partition("#")[0] for key in run.scores], run.num_left_out) == (
+        ["sum/solution"],
+        1,
+    )
+    stage.watch.cases = [replace(CASE, solution="It is 3.", corrupted={})]
+    with pytest.raises(RetryLaterError, match="1 of 1 anchors have no usable answer: no JSON"):
+        await stage.watch.run()
+
+
+async def test_server_that_is_away_for_one_text_ends_the_run(stage: Stage) -> None:
+    def away(trace: Trace) -> Assessment:
+        if trace.answer == "It is 3.":
+            raise RetryLaterError("connection refused", dependency="judge")
+        return Assessment(scores=some_scores())
+
+    stage.judge.score = away
+    with pytest.raises(RetryLaterError, match="connection refused"):
+        await stage.watch.run()
+    assert stage.verdicts == []
 
 
 def test_tick_is_shorter_than_the_interval(stage: Stage) -> None:

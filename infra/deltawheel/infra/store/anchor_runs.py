@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, not_, or_, select, update
 
 from deltawheel.contracts.anchor_runs import AnchorEntry, AnchorRun, AnchorVerdict, JudgeDrift
 from deltawheel.infra.store.columns import is_key
@@ -68,20 +68,36 @@ class SqlAnchorRuns(Part):
         return None if row is None else _entry(row)
 
     def judge_drift(self, judge_revision: str, rubric_digest: str) -> JudgeDrift | None:
-        """Return the drift that this judge's newest run has found, unless it was accepted."""
+        """Return this judge's newest drift that nobody has accepted and no steady run has ended."""
         is_its = self._is_of(judge_revision, rubric_digest)
-        newest = self._first(is_its)
-        if newest is None or newest.accepted_at or newest.run.verdict is not AnchorVerdict.DRIFTED:
+        newest = self._first(and_(is_its, not_(_IS_SETTLED)))
+        if newest is None or self._has_ended(newest.run, is_its):
             return None
+        is_before = and_(is_its, _RUN.ran_at <= newest.run.ran_at)
         with self._database.reading() as connection:
-            good_at = connection.scalar(select(func.max(_RUN.ran_at)).where(is_its, _IS_SETTLED))
-            bad = select(func.min(_RUN.ran_at)).where(is_its)
+            good_at = connection.scalar(select(func.max(_RUN.ran_at)).where(is_before, _IS_SETTLED))
+            bad = select(func.min(_RUN.ran_at)).where(is_before)
             if good_at is not None:
                 bad = bad.where(_RUN.ran_at > good_at)
             bad_at = connection.scalar(bad)
         return JudgeDrift(
             run=newest.run, last_good_at=good_at, first_bad_at=bad_at or newest.run.ran_at
         )
+
+    def _has_ended(self, drift: AnchorRun, is_its: ColumnElement[bool]) -> bool:
+        """Tell whether a later run ends the drift: accepted, or steady against its baseline.
+
+        A baseline of other texts ends nothing, nor what is steady against that: both may be of
+        the judge as it is since it has moved.
+        """
+        is_later = and_(is_its, _RUN.ran_at > drift.ran_at)
+        if self._first(and_(is_later, _RUN.accepted_at.is_not(None))):
+            return True
+        is_steady = and_(is_later, _RUN.verdict == AnchorVerdict.STEADY.value)
+        first = select(ANCHOR_RUNS).where(is_steady).order_by(_RUN.ran_at, _RUN.run_id).limit(1)
+        with self._database.reading() as connection:
+            row = connection.execute(first).mappings().first()
+        return row is not None and _entry(row).run.baseline_id == drift.baseline_id
 
     def _is_of(self, judge_revision: str, rubric_digest: str) -> ColumnElement[bool]:
         return and_(

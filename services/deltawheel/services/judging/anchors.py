@@ -12,14 +12,15 @@ from deltawheel.contracts.anchor_runs import AnchorEntry, AnchorRun, AnchorVerdi
 from deltawheel.contracts.anchors import AnchorCase
 from deltawheel.contracts.calibration import Calibration
 from deltawheel.contracts.clock import Clock, Random
-from deltawheel.contracts.errors import InvalidRecordError, RetryLaterError
+from deltawheel.contracts.errors import DeltawheelError, InvalidRecordError, RetryLaterError
 from deltawheel.contracts.ids import digest_of
-from deltawheel.contracts.ports import Judge, Telemetry
-from deltawheel.contracts.prompt import PromptSubmission
+from deltawheel.contracts.ports import Assessment, Judge, Telemetry
+from deltawheel.contracts.prompt import Prompt, PromptSubmission
 from deltawheel.contracts.record import Record
 from deltawheel.contracts.rubric import Rubric
 from deltawheel.contracts.settings import Settings
 from deltawheel.contracts.store import Store
+from deltawheel.contracts.trace import Trace
 from deltawheel.infra import wiring
 from deltawheel.infra.judges.hand_written import hand_written
 from deltawheel.services.runtime.handler import Tick
@@ -36,6 +37,9 @@ _AT_ONCE: Final = 8
 """Texts judged at the same time: traces wait for the same judge, and are in more of a hurry."""
 _BASELINE_REPEATS: Final = 3
 """A baseline is judged so often: all later runs are compared with it, and it calibrates besides."""
+
+_TRIES: Final = 3
+"""Times that a text is asked about: one answer in a hundred that cannot be read ends no run."""
 
 _Scores = Mapping[str, float]
 
@@ -125,7 +129,7 @@ class AnchorWatch:
         revision, digest = self.judge.revision, self.rubric.digest
         baseline = await offload(self.store.anchor_baseline, revision, digest)
         repeats = 1 if baseline else _BASELINE_REPEATS
-        judged = await self._judge_all(repeats)
+        judged, num_left_out = await self._judge_all(repeats)
         calibration = await offload(self.store.newest_calibration, revision, digest)
         if calibration is None and repeats > 1:
             calibration = await self._calibrate(judged)
@@ -135,6 +139,7 @@ class AnchorWatch:
             rubric_digest=digest,
             scores={key: _mean(scores) for key, scores in judged.items()},
             num_repeats=repeats,
+            num_left_out=num_left_out,
             ran_at=self.clock.now(),
         )
         if baseline is not None:
@@ -156,8 +161,12 @@ class AnchorWatch:
             self.store.acquire_lease, _LEASE, token=self._token, at=now, until=now + _LEASE_FOR
         )
 
-    async def _judge_all(self, repeats: int) -> dict[str, list[_Scores]]:
-        """Judge each text so often; those that the judge refuses are left out."""
+    async def _judge_all(self, repeats: int) -> tuple[dict[str, list[_Scores]], int]:
+        """Judge each text so often; return the scores, and how many texts are left out.
+
+        Left out are texts that the judge refuses, and those that it has no usable answer for. Of
+        what it does not refuse, half must remain: of fewer, a mean says little of the judge.
+        """
         room = asyncio.Semaphore(_AT_ONCE)
         texts = {
             f"{case.name}/{variant}#{digest_of(text).removeprefix('sha256:')[:8]}": (case, text)
@@ -171,30 +180,63 @@ class AnchorWatch:
         finally:
             for task in tasks:  # after a failure, what is left would be asked for nothing
                 task.cancel()
+        failures = {
+            key: it
+            for (key, _, _), it in zip(asked, found, strict=True)
+            if isinstance(it, DeltawheelError)
+        }
+        self._require_enough(len(texts), failures)
         judged: dict[str, list[_Scores]] = {}
-        for (key, _, _), scores in zip(asked, found, strict=True):
-            if scores is not None:
-                judged.setdefault(key, []).append(scores)
-        if not judged:
+        for (key, _, _), it in zip(asked, found, strict=True):
+            if key not in failures and not isinstance(it, DeltawheelError):
+                judged.setdefault(key, []).append(it)
+        return judged, len(failures)
+
+    def _require_enough(self, num_texts: int, failures: Mapping[str, DeltawheelError]) -> None:
+        unusable = [it for it in failures.values() if isinstance(it, RetryLaterError)]
+        num_takable = num_texts - len(failures) + len(unusable)
+        if not num_takable:
             raise RetryLaterError(
                 f"{self.judge.name} can judge none of the anchors: name cases that it can in "
                 "anchors.file, or set anchors.interval_s to 0"
             )
-        return judged
+        if 2 * len(unusable) > num_takable:
+            raise RetryLaterError(
+                f"{len(unusable)} of {num_takable} anchors have no usable answer: {unusable[-1]}"
+            )
 
     async def _judge(
         self, key: str, case: AnchorCase, text: str, room: asyncio.Semaphore
-    ) -> _Scores | None:
+    ) -> _Scores | InvalidRecordError | RetryLaterError:
+        """Return the scores, or why there are none: one text says nothing of the others.
+
+        Raises:
+            RetryLaterError: the judge's server is away, which is the same for all texts.
+        """
         asked = PromptSubmission(text=case.task, reference_answer=case.right_answer)
         prompt = asked.accept(wheel=self.wheel, accepted_at=self.clock.now())
         trace = hand_written(f"{key}-{self.random.token()}", prompt, answer=text)
         async with room:
-            try:
-                found = await self.judge.assess(prompt, trace, self.rubric)
-            except InvalidRecordError as error:
-                log.warning("anchor %s is left out: %s", key, error)
-                return None
+            found = await self._assess(prompt, trace)
+        if isinstance(found, DeltawheelError):
+            log.warning("anchor %s is left out: %s", key, found)
+            return found
         return {name: found.scores[name].mean for name in self.rubric.dimensions}
+
+    async def _assess(
+        self, prompt: Prompt, trace: Trace
+    ) -> Assessment | InvalidRecordError | RetryLaterError:
+        """Ask until there is a usable answer, some times at most."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return await self.judge.assess(prompt, trace, self.rubric)
+            except InvalidRecordError as error:
+                return error
+            except RetryLaterError as error:
+                failure = error
+                if attempt == _TRIES and error.dependency:
+                    raise
+        return failure
 
     async def _calibrate(self, judged: Mapping[str, Sequence[_Scores]]) -> Calibration | None:
         """Store what a baseline's repeats tell of the judge, which nobody has calibrated yet."""
