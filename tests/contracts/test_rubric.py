@@ -57,6 +57,19 @@ def test_what_means_the_same_has_the_same_digest(same: dict[str, Any]) -> None:
     assert a_small_rubric(**same).digest == a_small_rubric().digest
 
 
+def test_order_of_dimensions_counts_only_where_a_model_is_asked_in_it() -> None:
+    names = {"a": "Is it?", "b": "Does it?"}
+    turned = dict(reversed(names.items()))
+    means = {name: dict.fromkeys("12345", "so") for name in names}
+    weights = {"a": 1}
+
+    def digest(**fields: object) -> str:
+        return Rubric.model_validate({"order_by": weights, **fields}).digest
+
+    assert digest(dimensions=names) == digest(dimensions=turned)
+    assert digest(dimensions=names, anchors=means) != digest(dimensions=turned, anchors=means)
+
+
 def test_digest_survives_the_wire() -> None:
     rubric = a_small_rubric()
     assert Rubric.model_validate_json(rubric.model_dump_json()).digest == rubric.digest

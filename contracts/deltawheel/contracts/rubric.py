@@ -65,10 +65,13 @@ class Rubric(Record):
 
     @cached_property
     def digest(self) -> str:
-        """Names everything that could change a score or a side."""
+        """Names everything that could change a score or a side.
+
+        With anchors a model judges, and it is asked in the order of the dimensions.
+        """
         fields = ["rubric", 1, self.name, self.dimensions, self.order_by, self.tie_width]
         if self.anchors:
-            fields.append(self.anchors)
+            fields += [self.anchors, list(self.dimensions)]
         return digest_of(canonical_json(fields))
 
     def deltas(
