@@ -42,11 +42,11 @@ class JudgingStates:
         }
 
 
-def score_spreads(judgements: Iterable[Judgement]) -> dict[str, float]:
+def score_spreads(judgements: Iterable[Judgement], *, fewest: int = 50) -> dict[str, float]:
     """Return by dimension how far the scores of traces lie apart, as a standard deviation.
 
-    Of the first judgement's judge and rubric alone. All of them 0 means a judge that says the same
-    of everything: whatever it judges ties.
+    Of the first judgement's judge and rubric alone, and nothing where these judged fewer than
+    `fewest`. All of them 0 means a judge that says the same of everything: whatever it judges ties.
     """
     means: defaultdict[str, list[float]] = defaultdict(list)
     kinds: list[tuple[str, str]] = []
@@ -55,4 +55,4 @@ def score_spreads(judgements: Iterable[Judgement]) -> dict[str, float]:
         if kinds[-1] == kinds[0]:
             for name, score in judgement.scores.items():
                 means[name].append(score.mean)
-    return {name: pstdev(values) for name, values in means.items()}
+    return {name: pstdev(it) for name, it in means.items() if len(it) >= fewest}

@@ -28,7 +28,7 @@ class JudgingView:
     def read(cls, store: JudgementShelf, *, judged: int) -> "JudgingView":
         """Read them from the store; how many are judged has been counted."""
         newest = store.newest_judgements(_NUM_NEWEST)
-        spreads = score_spreads(newest) if len(newest) >= _FEWEST else {}
+        spreads = score_spreads(newest, fewest=_FEWEST)
         return cls(judged=judged, states=store.judging_states(), spreads=spreads)
 
     @property

@@ -118,6 +118,12 @@ async def test_spread_of_the_newest_scores_is_shown_by_dimension(store: SqlStore
 def test_spread_is_that_of_the_judge_who_judges_now() -> None:
     newer = [a_judgement(level=level, judge_revision="judge@2") for level in (2.0, 4.0)]
     older = [a_judgement(level=level) for level in (1.0, 5.0)]
-    assert score_spreads([*newer, *older])["factuality"] == 1
-    assert score_spreads([a_judgement()] * 3)["factuality"] == 0
+    assert score_spreads([*newer, *older], fewest=2)["factuality"] == 1
+    assert score_spreads([a_judgement()] * 50)["factuality"] == 0
+
+
+def test_spread_of_few_is_not_said_however_many_another_judge_has_judged() -> None:
+    newer = [a_judgement(level=3.0, judge_revision="judge@2")]
+    older = [a_judgement(level=1.0)] * 199
+    assert score_spreads([*newer, *older]) == {}
     assert score_spreads([]) == {}

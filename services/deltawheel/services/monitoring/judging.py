@@ -53,9 +53,8 @@ class JudgingGauges:
         """Show whether judges agree, and whether they tell traces apart."""
         await self._show_agreement()
         newest = await offload(self.store.newest_judgements, _NUM_SCORED)
-        if len(newest) >= _FEWEST:
-            for dimension, spread in score_spreads(newest).items():
-                self.telemetry.set("deltawheel_judge_score_spread", spread, dimension=dimension)
+        for dimension, spread in score_spreads(newest, fewest=_FEWEST).items():
+            self.telemetry.set("deltawheel_judge_score_spread", spread, dimension=dimension)
         return []
 
     async def _show_agreement(self) -> None:
