@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from deltawheel.contracts.rubric import PAPER_DIMENSIONS
 from deltawheel.infra import wiring
 from deltawheel.infra.settings_file import load_settings
+from deltawheel.infra.store.store import SqlStore
 from deltawheel.infra.stub_model_server import StubModelServer
 from deltawheel.ops.doctor.examine import site_of
 from deltawheel.ops.doctor.flow import check_flow
@@ -103,3 +105,21 @@ def test_nothing_is_accepted_without_a_reason_or_a_drift(watched: Watched) -> No
     done = watched.anchors("--accept", "--reason", "why not")
     assert done.code == 1
     assert "there is no new level to accept" in done.err
+
+
+def test_level_that_somebody_else_has_accepted_meanwhile_is_not_accepted_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.told("--run")
+    watched.scores(4)
+    watched.told("--run", code=1)
+    accept = SqlStore.accept_anchor_run
+
+    def second(self: SqlStore, run_id: str, *, by: str, reason: str, at: datetime) -> Any:
+        assert accept(self, run_id, by="ann", reason="was faster", at=at)
+        return accept(self, run_id, by=by, reason=reason, at=at)
+
+    monkeypatch.setattr(SqlStore, "accept_anchor_run", second)
+    done = watched.anchors("--accept", "--reason", "new weights")
+    assert done.code == 1
+    assert "somebody else has accepted this level" in done.err

@@ -91,14 +91,19 @@ def _accept(settings: "Settings", store: "Store", *, by: str, reason: str, at: "
     """Take the newest run of the settings' judge as its baseline.
 
     Raises:
-        DeltawheelError: there is nothing to accept.
+        DeltawheelError: there is nothing to accept, somebody else has done so meanwhile, or the
+            judge has been found moved again since.
     """
     from deltawheel.infra import wiring
 
-    drift = store.judge_drift(wiring.judge_revision(settings), settings.make_rubric().digest)
+    revision, digest = wiring.judge_revision(settings), settings.make_rubric().digest
+    drift = store.judge_drift(revision, digest)
     if drift is None:
         raise DeltawheelError("the judge has not drifted, so there is no new level to accept")
-    store.accept_anchor_run(drift.run.run_id, by=by, reason=reason, at=at)
+    if store.accept_anchor_run(drift.run.run_id, by=by, reason=reason, at=at) is None:
+        raise DeltawheelError("somebody else has accepted this level meanwhile; look again")
+    if left := store.judge_drift(revision, digest):
+        raise DeltawheelError(f"that level is accepted, but the drift still holds: {left.sentence}")
 
 
 def _told(entry: "AnchorEntry") -> dict[str, Any]:
