@@ -255,6 +255,18 @@ async def test_member_whose_server_names_other_weights_than_before_is_a_foreign_
         await world.models.load(revised)
 
 
+async def test_weights_are_compared_at_every_replica_that_can_be_reached_without_a_token() -> None:
+    async with a_world() as world:
+        gone = world.member.model_copy(update={"endpoint": "http://127.0.0.1:9/v1"})
+        gone = gone.model_copy(update={"replicas": tuple(world.urls)})
+        world.stubs[1].roots[MODEL] = "/models/a"
+        await world.models.compare(gone)
+        world.stubs[1].roots[MODEL] = "/models/b"
+        with pytest.raises(ForeignModelError, match=r"now serves '/models/b'"):
+            await world.models.compare(gone)
+        assert world.asked() == [0, 0]
+
+
 async def test_key_of_the_settings_goes_to_no_replica_that_they_do_not_name() -> None:
     async with a_world(2) as world:
         known, stranger = world.urls

@@ -112,6 +112,9 @@ class FakeModels:
         self.loading(generator)
         self.loaded.append(generator)
 
+    async def compare(self, generator: Generator) -> None:
+        """Find what was there before."""
+
     async def unload(self, generator: Generator) -> None:
         self.loading(generator)
         self.unloaded.append(generator)

@@ -174,7 +174,16 @@ class ChatModel(Protocol):
 
 
 class UnloadingChatModel(ChatModel, Protocol):
-    """A `ChatModel` whose servers can be told to forget an adapter."""
+    """A `ChatModel` whose servers can be told to forget an adapter, and asked what they serve."""
+
+    async def compare(self, generator: Generator) -> None:
+        """Compare the weights that its server names with the earlier; no token is written.
+
+        Raises:
+            RetryLaterError: the server is down or busy.
+            ForeignModelError: it serves other weights than before under the same name.
+        """
+        ...
 
     async def unload(self, generator: Generator) -> None:
         """Have the server forget the generator's adapter; what is no adapter stays.

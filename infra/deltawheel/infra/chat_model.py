@@ -114,6 +114,12 @@ class OpenAIChatModel:
                 if isinstance(end, BaseException) and (end not in away or len(away) == len(bases)):
                     raise end
 
+    async def compare(self, generator: Generator) -> None:
+        """Compare the weights that each replica names with the earlier; see the port."""
+        for base in self._bases(generator):
+            with suppress(UnreachableError):
+                await self._compare(generator, base)
+
     async def unload(self, generator: Generator) -> None:
         """Have the server forget the adapter, as vLLM offers it; see the port.
 
@@ -184,12 +190,16 @@ class OpenAIChatModel:
         return completion_of(reply, Asked.generator(generator))
 
     async def _check(self, generator: Generator, base: str, body: Mapping[str, Any]) -> None:
-        """Have one replica write a token, and compare the weights that it names with the earlier.
+        """Have one replica write a token, and compare its weights."""
+        await self._ask(generator, base, body)
+        await self._compare(generator, base)
+
+    async def _compare(self, generator: Generator, base: str) -> None:
+        """Compare the weights that one replica names with the earlier.
 
         vLLM names the folder or hub name (`root` in /v1/models). What is exchanged in place, or
         while nobody looks, is not noticed.
         """
-        await self._ask(generator, base, body)
         asked = Asked.generator(generator)
         headers = self._headers_for(generator, base)
         reply = await self._client.get(base, "models", asked=asked, headers=headers)

@@ -29,11 +29,18 @@ class FakeProbe:
 
     faults: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    exchanged: dict[str, Exception] = field(default_factory=dict)
+    compared: list[str] = field(default_factory=list)
     unloaded: list[str] = field(default_factory=list)
 
     async def probe(self, generator: Generator) -> None:
         self.asked.append(generator.name)
         if fault := self.faults.get(generator.name):
+            raise fault
+
+    async def compare(self, generator: Generator) -> None:
+        self.compared.append(generator.name)
+        if fault := self.exchanged.get(generator.name):
             raise fault
 
     async def unload(self, generator: Generator) -> None:
@@ -131,6 +138,23 @@ async def test_member_whose_traces_come_is_not_asked(stage: Stage) -> None:
             stage.membership.heard(member)
         await stage.look()
     assert stage.models.asked == []
+
+
+async def test_weights_of_a_busy_member_are_compared_once_an_interval(stage: Stage) -> None:
+    for _ in range(6):
+        stage.membership.heard(WEAK)
+        await stage.look()
+    assert stage.models.compared == ["weak", "weak"]
+    stage.models.exchanged["weak"] = RetryLaterError("503")
+    for _ in range(3):
+        stage.membership.heard(WEAK)
+        await stage.look()
+    assert stage.moves == []
+    stage.models.exchanged["weak"] = ForeignModelError("it now serves 'other'")
+    for _ in range(3):
+        stage.membership.heard(WEAK)
+        await stage.look()
+    assert stage.absent == {"weak": "it now serves 'other'"}
 
 
 @pytest.mark.parametrize(

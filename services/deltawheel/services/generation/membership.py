@@ -8,7 +8,7 @@ those that stand. Of several members of the service one looks after it, under a 
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -44,14 +44,18 @@ class PoolModels(Unloads, Protocol):
         """Have it write one token; its errors are those of `ChatModel.load`."""
         ...
 
+    async def compare(self, generator: Generator) -> None:
+        """Compare its weights with the earlier; see `UnloadingChatModel`."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class Membership:
     """Looks after the pool at an interval, and unloads adapters that are retired.
 
-    A member whose traces come is healthy, and costs no check; one that is `inactive` is left in
-    peace. `on_change` is told after members
-    left or returned.
+    A member whose traces come is healthy and writes nothing for a check: only its weights are
+    compared. One that is `inactive` is left in peace. `on_change` is told after members left or
+    returned.
     """
 
     settings: GenerationSettings
@@ -68,6 +72,7 @@ class Membership:
     _foreign: dict[str, str] = field(default_factory=dict, init=False)
     _failures: Counter[str] = field(default_factory=Counter, init=False)
     _asked_s: dict[str, float] = field(default_factory=dict, init=False)
+    _compared_s: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._token = self.random.token()
@@ -198,11 +203,11 @@ class Membership:
             return fault
         if reference in heard:
             self._note_answer(reference)
-            return None
+            return await self._exchange(member)
         if not self._is_due(member, is_away=away is not None):
             return away
         try:
-            await self._ask(member)
+            await self._in_time(self.models.probe(member))
         except ForeignModelError as error:
             return str(error)
         except (InvalidRecordError, RetryLaterError) as error:
@@ -210,12 +215,27 @@ class Membership:
         self._note_answer(reference)
         return None
 
-    async def _ask(self, member: Generator) -> None:
-        """Ask for a token; one that is late has failed, so that no look outlasts its lease."""
+    async def _exchange(self, member: Generator) -> str | None:
+        """Return what is said of a busy member whose weights were exchanged, once an interval."""
+        at_s, reference = self.clock.monotonic(), member.reference
+        compared_s = self._compared_s.get(reference)
+        if compared_s is not None and at_s - compared_s < self.settings.health_interval_s:
+            return None
+        try:
+            await self._in_time(self.models.compare(member))
+        except ForeignModelError as error:
+            return str(error)
+        except (InvalidRecordError, RetryLaterError) as error:
+            log.info("the weights of %s were not compared: %s", reference, error)
+        self._compared_s[reference] = at_s
+        return None
+
+    async def _in_time(self, asking: Awaitable[None]) -> None:
+        """Wait for an answer; one that is late has failed, so that no look outlasts its lease."""
         limit_s = self.settings.request_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                await self.models.probe(member)
+                await asking
         except TimeoutError as error:
             raise RetryLaterError(
                 f"no answer within generation.request_timeout_s ({limit_s:g} s)"

@@ -59,6 +59,10 @@ class GuardedChatModel:
         async with _asking(generator.server, self._dependencies, has_many_models=True):
             await self._inner.load(generator)
 
+    async def compare(self, generator: Generator) -> None:
+        """Compare the weights that its server names with the earlier; errors as the port's."""
+        await self._inner.compare(generator)
+
     async def unload(self, generator: Generator) -> None:
         """Have its server forget an adapter; no record waits for that, so no breaker hears of it.
 

@@ -103,6 +103,10 @@ class SimulatedModels:
         await self._fail_sometimes(generator)
         self.calls.loaded[generator.name] += 1
 
+    async def compare(self, generator: Generator) -> None:
+        """Compare weights; in a simulation nobody exchanges them."""
+        self.process.check()
+
     async def unload(self, generator: Generator) -> None:
         """Forget an adapter; a simulation retires none."""
         self.process.check()
