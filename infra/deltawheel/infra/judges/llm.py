@@ -25,6 +25,7 @@ from deltawheel.infra.chat_replies import Asked, parsed, refusal_of, require_mod
 from deltawheel.infra.judges.fence import ControlTokens
 from deltawheel.infra.judges.questions import QUESTIONS_VERSION, grammar_of, messages_of
 from deltawheel.infra.judges.verdict import (
+    READING_VERSION,
     JudgeAnswer,
     JudgeChoice,
     expected_scores,
@@ -239,7 +240,8 @@ def revision_of(settings: JudgeModelSettings, *, weights: str) -> str:
     """Return a judge's revision: its weights, the words it is asked with, and how it is read."""
     read = {"min_coverage", "min_votes", "max_votes", "vote_stderr", "temperature"}
     numbers = {key: repr(value) for key, value in settings.model_dump(include=read).items()}
-    ways = [QUESTIONS_VERSION, settings.grammar, settings.control_tokens, numbers]
+    reading = [READING_VERSION, repr(_PRIOR_VARIANCE), _TOP_TOKENS]
+    ways = [QUESTIONS_VERSION, settings.grammar, settings.control_tokens, numbers, reading]
     digest = digest_of(canonical_json(ways)).removeprefix("sha256:")[:12]
     return f"{weights}+{settings.mode}.{digest}"
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import fmean, variance
+from typing import Final
 
 from pydantic import Field
 
@@ -13,7 +14,20 @@ from deltawheel.contracts.judgement import Score
 from deltawheel.contracts.rubric import SCORES
 from deltawheel.infra.chat_replies import AnswerPart, Usage
 
-__all__ = ["JudgeAnswer", "JudgeChoice", "expected_scores", "vote_scores", "votes_of"]
+__all__ = [
+    "READING_VERSION",
+    "JudgeAnswer",
+    "JudgeChoice",
+    "expected_scores",
+    "vote_scores",
+    "votes_of",
+]
+
+READING_VERSION: Final = "1"
+"""Raise it with any change here or in `fence` that gives the same answer other scores.
+
+It is part of a judge's revision.
+"""
 
 
 class TokenProbability(AnswerPart):
