@@ -126,6 +126,25 @@ async def test_judge_that_moves_is_found_and_shown_until_it_comes_back(stage: St
     assert (stage.verdicts[0], stage.is_drifted) == (AnchorVerdict.STEADY, 0)
 
 
+async def test_baseline_shows_no_shift(stage: Stage) -> None:
+    await stage.watch.look()
+    shift = metric(stage.telemetry, "deltawheel_anchor_shift", judge="judge", dimension="tone")
+    first, *_ = RUBRIC.dimensions
+    shown = metric(stage.telemetry, "deltawheel_anchor_shift", judge="judge", dimension=first)
+    assert (shift, shown) == (None, 0)
+
+
+async def test_drift_is_shown_after_a_baseline_of_other_texts(stage: Stage) -> None:
+    await stage.watch.look()
+    stage.scores(lambda trace: 4.5)
+    stage.clock.move(3_600)
+    await stage.watch.look()
+    stage.watch.cases = [replace(CASE, name="other")]
+    stage.clock.move(3_600)
+    await stage.watch.look()
+    assert (stage.verdicts[0], stage.is_drifted) == (AnchorVerdict.BASELINE, 1)
+
+
 async def test_accepted_level_is_shown_as_no_drift(stage: Stage) -> None:
     await stage.watch.look()
     stage.scores(lambda trace: 4.5)

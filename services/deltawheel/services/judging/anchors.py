@@ -117,7 +117,8 @@ class AnchorWatch:
             finally:
                 await offload(self.store.release_lease, _LEASE, token=self._token)
         if newest is not None:
-            self._show(newest)
+            drift = await offload(self.store.judge_drift, revision, digest)
+            self._show(newest.run, is_drifted=drift is not None)
         return []
 
     async def run(self) -> AnchorRun:
@@ -249,11 +250,11 @@ class AnchorWatch:
         )
         return await offload(self.store.add_calibration, measured) if measured else None
 
-    def _show(self, newest: AnchorEntry) -> None:
-        run, show = newest.run, self.telemetry.set
-        is_drifted = run.verdict is AnchorVerdict.DRIFTED and newest.accepted_at is None
+    def _show(self, run: AnchorRun, *, is_drifted: bool) -> None:
+        show = self.telemetry.set
         show("deltawheel_judge_drifted", float(is_drifted), judge=run.judge)
-        for name, shift in run.shifts.items():
+        for name in self.rubric.dimensions:
+            shift = run.shifts.get(name, 0.0)
             show("deltawheel_anchor_shift", shift, judge=run.judge, dimension=name)
 
 
