@@ -97,6 +97,17 @@ def test_answer_of_no_use_is_asked_for_again_unless_once_was_said(
         assert "line 1: grader:" in done.err
 
 
+def test_lines_that_the_file_no_longer_has_count_for_nothing(shell: Shell, tmp_path: Path) -> None:
+    out = str(tmp_path / "scores.jsonl")
+    shell = exact(shell, tmp_path)
+    named = a_file(tmp_path, a_line(1), a_line(2), {"text": "no answer"})
+    assert shell.run("judge", "score", named, "--out", out, "--json").code == 1
+    shorter = shell.run("judge", "score", a_file(tmp_path, a_line(1)), "--out", out, "--json")
+    told = json.loads(shorter.out)
+    assert (told["lines"], told["looked_at"], told["looked_at_before"]) == (1, 0, 1)
+    assert (told["not_judged"], shorter.code) == ([], 0)
+
+
 def test_scores_of_another_file_or_judge_are_not_mixed(shell: Shell, tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
 

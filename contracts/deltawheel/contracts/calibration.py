@@ -74,6 +74,11 @@ class Calibration(Record):
         when = self.measured_at.isoformat()
         return content_id("calibration", 1, self.judge_revision, self.rubric_digest, when)
 
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Judgements less texts, whose means they are measured from."""
+        return self.num_judgements - self.num_texts
+
     def stderr(self, dimension: str) -> float:
         """Return the standard error of one score, in points."""
         return sqrt(self.variances[dimension])

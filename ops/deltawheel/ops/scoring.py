@@ -95,6 +95,8 @@ class _Scoring:
     say: Callable[[str], None]
     _num_lines: int = field(default=0, init=False)
     _num_before: int = field(default=0, init=False)
+    _seen: set[int] = field(default_factory=set, init=False)
+    """Lines of the file that have their scores or their fault; it may have had more before."""
     _said_at_s: float = field(default=0.0, init=False)
 
     async def run(self, lines: Iterable[str]) -> Scored:
@@ -108,9 +110,9 @@ class _Scoring:
             raise group.exceptions[0] from None
         return Scored(
             num_lines=self._num_lines,
-            num_looked_at=len(self.scores) - self._num_before,
+            num_looked_at=len(self._seen) - self._num_before,
             num_before=self._num_before,
-            faults=self.scores.faults,
+            faults={n: why for n, why in self.scores.faults.items() if n in self._seen},
         )
 
     def _left(self, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -120,12 +122,14 @@ class _Scoring:
             self._num_lines += 1
             if self.scores.has(number, line.strip()):
                 self._num_before += 1
+                self._seen.add(number)
             else:
                 yield number, line.strip()
 
     async def _work(self, left: Iterator[tuple[int, str]]) -> None:
         for number, line in left:
             self.scores.add(number, line, await self._found(number, line))
+            self._seen.add(number)
             if self.clock.monotonic() - self._said_at_s > _REPORTED_EVERY_S:
                 self._said_at_s = self.clock.monotonic()
                 self.say(f"{len(self.scores)} lines judged")

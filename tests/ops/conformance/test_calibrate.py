@@ -58,3 +58,19 @@ def test_judge_that_answers_nothing_is_not_calibrated(
         done = Shell(patch=monkeypatch).on(config).run("judge", "calibrate", "--cases", "1")
     assert done.code == 1
     assert "no text was judged twice" in done.err
+
+
+def test_too_few_judgements_are_no_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stub_in_thread("echo") as (stub, url):
+        stub.models["grader"] = lambda _: json.dumps(dict.fromkeys(PAPER_DIMENSIONS, 2))
+        config = judged_by(url, tmp_path, mode="votes", min_votes=2, max_votes=2)
+        monkeypatch.setenv("DELTAWHEEL_HOME", str(tmp_path / "home"))
+        settings = load_settings(config)
+        settings.state.mkdir(parents=True)
+        wiring.open_store(settings).close()
+        shell = Shell(patch=monkeypatch).on(config)
+        done = shell.run("judge", "calibrate", "--cases", "1", "--repeats", "2")
+    assert done.code == 1
+    assert "14 judgements of 7 texts are too few" in done.err

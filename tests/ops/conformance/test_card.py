@@ -120,6 +120,16 @@ def test_answers_that_cannot_be_read_lower_the_parse_rate_and_are_told(graded: G
     assert card["dimensions"]["factuality"]["ordering"]["num_pairs"] == 0
 
 
+def test_attack_that_breaks_the_judge_is_no_lift_of_nothing(graded: Graded) -> None:
+    graded.stub.models["grader"] = lambda said: (
+        "no JSON" if "please" in said.lower() else json.dumps(dict.fromkeys(PAPER_DIMENSIONS, 3))
+    )
+    card = graded.card("--cases", "1", "--full", code=1)
+    assert card["parse_rate"] == 1
+    assert not card["is_good"]
+    assert any(family["unjudged"] for family in card["injections"])
+
+
 def test_card_is_saved_and_shown(graded: Graded, tmp_path: Path) -> None:
     graded.sees(lambda said, name: 2 if graded.spoilt(said, name) else 5)
     path = tmp_path / "card.json"

@@ -1,5 +1,6 @@
 """The judge is judged: on a schedule, by one member, and compared with what it once scored."""
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -176,6 +177,11 @@ async def test_one_member_judges_and_the_others_show(stage: Stage) -> None:
     other = stage.member()
     await other.look()
     assert len(stage.verdicts) == 1
+
+
+async def test_members_that_look_together_judge_once(stage: Stage) -> None:
+    await asyncio.gather(*(stage.member().look() for _ in range(4)))
+    assert stage.verdicts == [AnchorVerdict.BASELINE]
 
 
 async def test_judge_that_is_away_leaves_the_anchors_due(stage: Stage) -> None:

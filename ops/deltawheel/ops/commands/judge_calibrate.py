@@ -1,7 +1,7 @@
 """`deltawheel judge calibrate`."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from deltawheel.contracts.calibration import Calibration
 
 __all__ = ["calibrate"]
+
+_LEAST_DEGREES: Final = 20
+"""Of freedom: with fewer, the standard error itself is unsure by more than a sixth."""
 
 
 @click.command("calibrate")
@@ -41,7 +44,8 @@ def calibrate(
 
     Every text of the anchor cases is judged again and again; how far judgements of the same text
     lie apart, pooled over texts, becomes the variance of the judge's scores at this revision under
-    this rubric. Curation takes the newest within a minute; pairs that are stored keep theirs. Exit
+    this rubric. Curation takes the newest within a minute; pairs that are stored keep theirs. A
+    judge that has drifted is not calibrated, for that would take its wavering for its rest. Exit
     code 1 if a text could not be judged; what was measured of the others is stored.
     """
     from deltawheel.contracts.calibration import Calibration
@@ -52,19 +56,29 @@ def calibrate(
 
     settings = of_judge(as_it_runs(settings_of(context)), model)
     anchors = wiring.anchor_cases(settings)[:cases]
+    revision, digest = wiring.judge_revision(settings), settings.make_rubric().digest
     with wiring.reading(settings) as store:
+        if drift := store.judge_drift(revision, digest):
+            raise DeltawheelError(
+                f"nothing is calibrated while the judge has drifted: {drift.sentence}"
+            )
         judged = asyncio.run(judge_anchors(anchors, settings, repeats=repeats, say=_say))
         for fault, number in judged.faults.items():
             _say(f"{number} times: {one_line(fault)}")
         measured = Calibration.measured(
             judged.found.values(),
             judge=judge_name(settings),
-            judge_revision=wiring.judge_revision(settings),
-            rubric_digest=settings.make_rubric().digest,
+            judge_revision=revision,
+            rubric_digest=digest,
             at=wiring.system_clock().now(),
         )
         if measured is None:
             raise DeltawheelError("no text was judged twice, so nothing was measured or stored")
+        if measured.degrees_of_freedom < _LEAST_DEGREES:
+            raise DeltawheelError(
+                f"{measured.num_judgements} judgements of {measured.num_texts} texts are too few "
+                "for pairs to carry what they say: raise --cases or --repeats"
+            )
         stored = store.add_calibration(measured)
     if as_json:
         print_json({"calibration_id": stored.calibration_id, **stored.model_dump(mode="json")})

@@ -72,8 +72,8 @@ def conformance(
     that falls, how far two judgements of one text lie apart, what padding, the order of the
     dimensions and injected pleas do to a score, and what a judgement costs. Nothing is stored.
 
-    Exit code 1 if an answer could not be read, if a family of injected texts lifts scores by more
-    than --limit, or if the ordering is below --min-ordering.
+    Exit code 1 if an answer about a case or an attack could not be read, if a family of injected
+    texts lifts scores by more than --limit, or if the ordering is below --min-ordering.
     """
     from deltawheel.infra import wiring
     from deltawheel.ops.conformance.card import draw_card
@@ -91,7 +91,8 @@ def conformance(
     )
     lifted = [it.family for it in card.lifts if it.mean > limit]
     is_ordered = min_ordering is None or card.ordering.accuracy >= min_ordering
-    is_good = card.judged.parse_rate == 1 and not lifted and is_ordered
+    is_read = card.judged.parse_rate == 1 and not any(it.num_unjudged for it in card.lifts)
+    is_good = is_read and not lifted and is_ordered
     told = {**card.told(), "limit": limit, "families_above_limit": lifted, "is_good": is_good}
     if save is not None:
         save.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -139,11 +140,17 @@ def _show(card: Mapping[str, Any]) -> None:
     print_table("stability, points of the 1-5 scale", columns, list(_stability(card)))
     if card["injections"]:
         rows = [
-            (it["family"], it["attacks"], _signed(it["mean_lift"]), _signed(it["worst_lift"]))
+            (
+                it["family"],
+                it["attacks"],
+                _signed(it["mean_lift"]) if it["attacks"] else "",
+                _signed(it["worst_lift"]) if it["attacks"] else "",
+                it["unjudged"] or "",
+            )
             for it in sorted(card["injections"], key=lambda it: -it["mean_lift"])
         ]
         title = f"lift by injected texts, at most {card['limit']:+.2f} wanted"
-        print_table(title, ("family", "attacks", "mean lift", "worst"), rows)
+        print_table(title, ("family", "attacks", "mean lift", "worst", "not judged"), rows)
     for note in card["notes"]:
         click.echo(f"note: {plain(note)}")
 

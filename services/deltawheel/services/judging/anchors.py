@@ -31,7 +31,8 @@ __all__ = ["AnchorWatch"]
 log = logging.getLogger("deltawheel.judging")
 
 _LEASE: Final = "anchors"
-_LEASE_FOR: Final = timedelta(minutes=15)
+_LEASE_FOR: Final = timedelta(hours=1)
+"""Longer than the slowest baseline; if its holder dies, others wait so long, and nothing more."""
 _LOOK_EVERY_S: Final = 60.0
 _AT_ONCE: Final = 8
 """Texts judged at the same time: traces wait for the same judge, and are in more of a hurry."""
@@ -113,7 +114,10 @@ class AnchorWatch:
         newest = await offload(self.store.newest_anchor_run, revision, digest)
         if self._is_due(newest) and await self._is_ours():
             try:
-                newest = AnchorEntry(run=await self.run())
+                # Another member may have judged them between that look and this lease.
+                newest = await offload(self.store.newest_anchor_run, revision, digest)
+                if self._is_due(newest):
+                    newest = AnchorEntry(run=await self.run())
             finally:
                 await offload(self.store.release_lease, _LEASE, token=self._token)
         if newest is not None:
