@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from deltawheel.contracts.anchors import PARAPHRASE, SOLUTION, AnchorCase
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.record import Name
 from deltawheel.contracts.settings import JudgeKind, Settings
+from deltawheel.infra.yaml_file import read_yaml
 
 __all__ = ["anchor_cases", "read_anchors"]
 
@@ -53,20 +53,7 @@ def read_anchors(path: Path) -> list[AnchorCase]:
     Raises:
         ConfigError: it cannot be read, or a case is wrong; the message names the place.
     """
-    try:
-        content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"anchors.file: {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"anchors.file: {path} is no YAML: {error}") from error
-    try:
-        file = _AnchorFile.model_validate(content)
-    except ValidationError as error:
-        faults = (
-            f"anchors.file: {path}: {'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        )
-        raise ConfigError("\n".join(faults)) from None
+    file = read_yaml(path, _AnchorFile, key="anchors.file")
     if lines := "\n".join(f"anchors.file: {path}: {fault}" for fault in _faults(file.cases)):
         raise ConfigError(lines)
     return [

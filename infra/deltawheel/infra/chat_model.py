@@ -155,24 +155,21 @@ class OpenAIChatModel:
 
     @contextmanager
     def _counting(self, generator: Generator) -> Iterator[None]:
-        result = "ok"
         try:
             yield
         except RetryLaterError as error:
             error.dependency = generator.server
-            result = "retry"
+            self._count(generator, "retry")
             raise
         except InvalidRecordError:
-            result = "refused"
+            self._count(generator, "refused")
             raise
-        except BaseException:
-            result = ""
-            raise
-        finally:
-            if result:
-                self._telemetry.count(
-                    "deltawheel_model_requests_total", generator=generator.name, result=result
-                )
+        self._count(generator, "ok")
+
+    def _count(self, generator: Generator, result: str) -> None:
+        self._telemetry.count(
+            "deltawheel_model_requests_total", generator=generator.name, result=result
+        )
 
     async def _ask(self, generator: Generator, base: str, body: Mapping[str, Any]) -> Completion:
         num_loads = self._loads.num_done(generator, base)

@@ -5,12 +5,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from deltawheel.contracts.errors import ConfigError
 from deltawheel.contracts.record import Name
 from deltawheel.contracts.rubric import SCORES
+from deltawheel.infra.yaml_file import read_yaml
 
 __all__ = ["SHIPPED_RUBRIC", "read_rubric"]
 
@@ -47,20 +47,7 @@ def read_rubric(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or lacks a description; the message names the place.
     """
-    try:
-        content = yaml.safe_load(path.expanduser().read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"rubric.file: {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"rubric.file: {path} is no YAML: {error}") from error
-    try:
-        rubric = _RubricFile.model_validate(content)
-    except ValidationError as error:
-        faults = (
-            f"rubric.file: {path}: {'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        )
-        raise ConfigError("\n".join(faults)) from None
+    rubric = read_yaml(path, _RubricFile, key="rubric.file")
     return {
         "name": rubric.name,
         "dimensions": {name: it.question for name, it in rubric.dimensions.items()},
